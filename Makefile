@@ -1,0 +1,49 @@
+# Everything runs in .venv, which is made on first use and again when the dependencies change.
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
+DEPENDENCIES := pyproject.toml constraints.txt
+
+.PHONY: race test test-all check bench docs clean
+
+race: .venv/race.stamp  ## train a small network with every optimizer and compare
+	$(BIN)/thalweg race
+
+test: check  ## lint, types and the fast tests
+	$(BIN)/python -m pytest -m "not slow"
+
+test-all: check  ## ... and the slow tests
+	$(BIN)/python -m pytest
+
+check: .venv/dev.stamp  ## lint, format and types only
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy --strict src
+
+bench: .venv/dev.stamp  ## step times beside torch.optim's, measured on this machine
+	$(BIN)/python -m benchmarks
+
+docs: .venv/docs.stamp  ## the documentation, into site/
+	$(BIN)/mkdocs build --strict
+
+clean:  ## remove everything that was made
+	rm -rf .venv site build .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
+
+.venv/bin/python:
+	$(PYTHON) -m venv .venv
+
+.venv/race.stamp: $(DEPENDENCIES) | .venv/bin/python
+	@echo "Installing thalweg[race] into .venv ..."
+	$(PIP) -e ".[race]"
+	@touch $@
+
+.venv/dev.stamp: $(DEPENDENCIES) | .venv/bin/python
+	@echo "Installing thalweg[race,dev] into .venv ..."
+	$(PIP) -e ".[race,dev]"
+	@touch $@ .venv/race.stamp
+
+.venv/docs.stamp: $(DEPENDENCIES) | .venv/bin/python
+	@echo "Installing thalweg[docs] into .venv ..."
+	$(PIP) -e ".[docs]"
+	@touch $@
