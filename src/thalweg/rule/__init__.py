@@ -1,0 +1,136 @@
+"""The rule language: an optimizer's update written once, as the formula in its paper.
+
+A rule is plain Python on the parameter ``p``, its gradient ``g``, its states ``s`` and the
+hyperparameters ``h`` of its group, and returns the parameter's new value:
+
+>>> from thalweg.rule import Rule, lerp, sign
+>>> def update(p, g, s, h):
+...     s.exp_avg = lerp(s.exp_avg, g, 1 - h.beta)
+...     return p - h.lr * sign(s.exp_avg)
+>>> rule = Rule(update, states={"exp_avg": 0.0})
+>>> program = rule.program({"lr": 0.1, "beta": 0.9}, [1.0])
+>>> program.states
+('exp_avg',)
+
+Called with tensors it runs as it stands; called with symbols it is recorded and becomes a kernel.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from thalweg.rule.functions import (
+    abs,
+    clip,
+    exp,
+    lerp,
+    log,
+    maximum,
+    mean,
+    minimum,
+    norm,
+    sign,
+    sqrt,
+    sum,
+    where,
+)
+from thalweg.rule.program import Program, Stage
+from thalweg.rule.tracer import trace
+
+__all__ = [
+    "Program",
+    "Rule",
+    "Stage",
+    "State",
+    "abs",
+    "clip",
+    "exp",
+    "lerp",
+    "log",
+    "maximum",
+    "mean",
+    "minimum",
+    "norm",
+    "sign",
+    "sqrt",
+    "sum",
+    "where",
+]
+
+Update = Callable[[Any, Any, Any, Any], Any]
+Initial = float | Callable[[Mapping[str, Any]], float]
+
+
+@dataclass(frozen=True)
+class State:
+    """A state of a rule.
+
+    Attributes:
+        initial: the value before the first update, or a function of the group's options.
+        scalar: one number per parameter, computed in float64 from ``h`` and other such states
+            (NAdam's product of momenta), instead of a tensor of the parameter's shape.
+    """
+
+    initial: Initial = 0.0
+    scalar: bool = False
+
+    def initial_value(self, options: Mapping[str, Any]) -> float:
+        return float(self.initial(options) if callable(self.initial) else self.initial)
+
+
+class Rule:
+    """An update rule: the function, its states, and the programs traced from it so far.
+
+    Args:
+        update: ``update(p, g, s, h)``, returning the new ``p``.
+        states: each state's name and :class:`State`, or its initial value. A state appears in the
+            optimizer only where the rule uses it (``max_exp_avg_sq`` only with ``amsgrad``).
+        counted: keep ``step``, the number of updates, in each parameter's state. Without it
+            ``h.step`` only tells the first update (1) from later ones after a checkpoint.
+        name: for messages and generated files; the function's name by default.
+    """
+
+    def __init__(
+        self,
+        update: Update,
+        states: Mapping[str, State | Initial] | None = None,
+        *,
+        counted: bool = True,
+        name: str | None = None,
+    ) -> None:
+        self.update = update
+        self.counted = counted
+        self.name = name or getattr(update, "__name__", "rule")
+        self.states = {
+            key: value if isinstance(value, State) else State(value)
+            for key, value in (states or {}).items()
+        }
+        self.tensor_states = tuple(k for k, s in self.states.items() if not s.scalar)
+        self.scalar_states = tuple(k for k, s in self.states.items() if s.scalar)
+        if "step" in self.states:
+            raise ValueError(f"{self.name}: every rule has `step` already; do not declare it")
+        self._programs: list[Program] = []
+
+    def __repr__(self) -> str:
+        return f"Rule({self.name}, states={list(self.states)})"
+
+    def program(self, options: Mapping[str, Any], row: Sequence[float]) -> Program:
+        """The program for these options and scalar states (``step`` first), traced at most once
+        for each setting of the rule's switches."""
+        for program in self._programs:
+            try:
+                if program.prologue(options, row)[2] == program.guards:
+                    return program
+            except (KeyError, TypeError):  # traced for an optimizer with other options
+                continue
+        program = trace(self, options, row)
+        self._programs.append(program)
+        return program
+
+    def check_state(self, name: str) -> None:
+        if name not in self.states:
+            declared = ", ".join(self.states) or "none"
+            raise AttributeError(
+                f"{self.name}: state {name!r} is not declared; declared states: {declared}. Add "
+                f"it to Rule(..., states={{{name!r}: 0.0}})"
+            )

@@ -1,0 +1,166 @@
+"""The functions a rule may use, each on symbols, tensors and floats alike.
+
+>>> lerp(2.0, 4.0, 0.25)
+2.5
+>>> maximum(1.0, float("nan"))
+nan
+"""
+
+from contextvars import ContextVar, Token
+from typing import Any
+
+import torch
+
+from thalweg.rule.operations import OPERATIONS
+from thalweg.rule.symbols import Symbol
+
+__all__ = [
+    "abs",
+    "clip",
+    "exp",
+    "lerp",
+    "log",
+    "maximum",
+    "mean",
+    "minimum",
+    "norm",
+    "sign",
+    "sqrt",
+    "sum",
+    "where",
+]
+
+SCOPES = ("tensor", "all")
+
+
+def _apply(op: str, *args: Any) -> Any:
+    for a in args:
+        if isinstance(a, Symbol):
+            return a.graph.record(op, *args)
+    if any(isinstance(a, torch.Tensor) for a in args):
+        return OPERATIONS[op].tensor(*args)
+    return OPERATIONS[op].scalar(*args)
+
+
+def sqrt(x: Any) -> Any:
+    """Square root, correctly rounded in kernels; NaN below zero."""
+    return _apply("sqrt", x)
+
+
+def exp(x: Any) -> Any:
+    """e to the power x."""
+    return _apply("exp", x)
+
+
+def log(x: Any) -> Any:
+    """Natural logarithm; -inf at zero, NaN below."""
+    return _apply("log", x)
+
+
+def abs(x: Any) -> Any:
+    """Absolute value."""
+    return _apply("abs", x)
+
+
+def sign(x: Any) -> Any:
+    """-1, 0 or 1; 0 for NaN, as torch has it."""
+    return _apply("sign", x)
+
+
+def maximum(a: Any, b: Any) -> Any:
+    """The larger of two; NaN if either is, as torch has it."""
+    return _apply("maximum", a, b)
+
+
+def minimum(a: Any, b: Any) -> Any:
+    """The smaller of two; NaN if either is, as torch has it."""
+    return _apply("minimum", a, b)
+
+
+def where(condition: Any, a: Any, b: Any) -> Any:
+    """``a`` where the condition holds, else ``b``; both are computed."""
+    return _apply("where", condition, a, b)
+
+
+def clip(x: Any, lowest: Any, highest: Any) -> Any:
+    """x held between two bounds; the upper one wins if they cross."""
+    return minimum(maximum(x, lowest), highest)
+
+
+def lerp(a: Any, b: Any, weight: Any) -> Any:
+    """a + weight · (b - a), for a scalar weight, from the end that is nearer.
+
+    Which end is a switch (``weight < 0.5``): a kernel holds one form. The far form,
+    b - (b - a) · (1 - weight), reaches b exactly at weight 1.
+    """
+    difference = b - a
+    if weight < 0.5:
+        return a + weight * difference
+    return b - difference * (1 - weight)
+
+
+def sum(x: Any, over: str = "tensor") -> Any:
+    """The sum of x over the parameter's tensor, or over ``"all"`` tensors of the optimizer.
+
+    Accumulated in float64. Splits the rule into stages: what it depends on is computed in one
+    kernel, the rest in the next.
+    """
+    if over not in SCOPES:
+        raise ValueError(f"sum: over must be one of {SCOPES}, got {over!r}")
+    if isinstance(x, Symbol):
+        return x.graph.reduce(x, over)
+    return _eager_sum(x, over)
+
+
+def mean(x: Any, over: str = "tensor") -> Any:
+    """The mean of x over the parameter's tensor, or over ``"all"`` tensors of the optimizer."""
+    total = sum(x, over)
+    if isinstance(x, Symbol):
+        return total / x.graph.count(over)
+    return total / sum(torch.ones_like(x), over)
+
+
+def norm(x: Any, over: str = "tensor") -> Any:
+    """The Euclidean norm of the parameter's tensor, or of ``"all"`` tensors of the optimizer."""
+    return sqrt(sum(x * x, over))
+
+
+class AllTensors:
+    """Sums over all tensors for rules that run eagerly, one tensor at a time.
+
+    A rule that needs such a sum is run once per tensor to collect the parts (``Incomplete`` ends
+    that run) and again with the total. ``totals`` holds those already known, in the order the rule
+    asks for them.
+    """
+
+    class Incomplete(Exception):
+        """Raised inside a rule that asked for a total which is still being collected."""
+
+        def __init__(self, part: torch.Tensor) -> None:
+            self.part = part
+
+    def __init__(self, totals: list[torch.Tensor]) -> None:
+        self.totals = totals
+        self.asked = 0
+
+    def __enter__(self) -> "AllTensors":
+        self.asked = 0
+        self._token: Token[AllTensors | None] = _all_tensors.set(self)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        _all_tensors.reset(self._token)
+
+
+_all_tensors: ContextVar[AllTensors | None] = ContextVar("all_tensors", default=None)
+
+
+def _eager_sum(x: torch.Tensor, over: str) -> torch.Tensor:
+    part = torch.sum(x, dtype=torch.float64).to(x.dtype)
+    run = _all_tensors.get()
+    if over == "tensor" or run is None:
+        return part
+    run.asked += 1
+    if run.asked > len(run.totals):
+        raise AllTensors.Incomplete(torch.sum(x, dtype=torch.float64))
+    return run.totals[run.asked - 1].to(device=x.device, dtype=x.dtype)

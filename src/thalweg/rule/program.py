@@ -1,0 +1,247 @@
+"""A traced rule: straight-line stages of element operations, and the scalars they take.
+
+A program is data. ``engine`` prints its stages as kernels; this module prints only what runs in
+Python: the *prologue*, which computes every scalar in float64 once per step, and the *between*
+functions, which turn finished reductions into the scalars of the next stage.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from thalweg.rule import scalars
+from thalweg.rule.operations import OPERATIONS
+from thalweg.rule.symbols import Level, Symbol
+
+Row = Sequence[float]
+
+_PROLOGUE_NAMES: dict[str, Any] = {
+    **{name: getattr(scalars, name) for name in ("divide", "power", "sqrt", "exp", "log")},
+    **{name: getattr(scalars, name) for name in ("sign", "maximum", "minimum", "where")},
+    "invert": lambda x: not x,
+    "nan": scalars.nan,
+    "inf": scalars.inf,
+}
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One pass over the elements.
+
+    Attributes:
+        loads: operands read, in the order ``p, g, states``.
+        body: element nodes in an order in which each can be computed.
+        stores: operand and the node whose value it takes; only the last stage stores.
+        reductions: the ``reduce`` nodes summed by this stage.
+        constants: the SCALAR and REDUCED nodes the body takes, scalars first.
+    """
+
+    loads: tuple[str, ...]
+    body: tuple[Symbol, ...]
+    stores: tuple[tuple[str, Symbol], ...]
+    reductions: tuple[Symbol, ...]
+    constants: tuple[Symbol, ...]
+
+    @property
+    def operands(self) -> tuple[str, ...]:
+        """Every operand touched: those loaded, then those only stored."""
+        written = tuple(name for name, _ in self.stores if name not in self.loads)
+        return self.loads + written
+
+
+@dataclass(frozen=True, eq=False)
+class Program:
+    """What a rule does for one setting of its switches.
+
+    Attributes:
+        name: the rule's name.
+        states: the state tensors it touches, in declared order.
+        stages: one, or more where reductions are used.
+        scalar_states: the scalar states it assigns (``step`` is not among them).
+        constants: every SCALAR node the stages or the reduced expressions take, in the order in
+            which the prologue returns them.
+        guards: the values the trace relied on, in the order in which the prologue returns them.
+    """
+
+    name: str
+    states: tuple[str, ...]
+    stages: tuple[Stage, ...]
+    scalar_states: tuple[str, ...]
+    constants: tuple[Symbol, ...]
+    guards: tuple[Any, ...]
+    prologue_source: str
+    prologue: Callable[[Mapping[str, Any], Row], tuple[Row, Row, tuple[Any, ...]]] = field(
+        repr=False
+    )
+
+    @property
+    def operands(self) -> tuple[str, ...]:
+        """``p``, ``g`` and the states: the columns of the engine's address table."""
+        return ("p", "g", *self.states)
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Every load of a step, an operand once for each stage that reads it."""
+        return tuple(name for stage in self.stages for name in stage.loads)
+
+    @property
+    def writes(self) -> tuple[str, ...]:
+        return tuple(name for name, _ in self.stages[-1].stores)
+
+    def between_source(self, stage: int) -> str:
+        """Python for the REDUCED constants of a stage, to run on float64 arrays over tensors.
+
+        ``between(c, r, n, N)`` takes the prologue's constants, the reductions of all earlier
+        stages, the element count of each tensor and that of all; its names (``sqrt``, ``where``,
+        ...) are the array library's.
+        """
+        wanted = [c for c in self.stages[stage].constants if c.level is Level.REDUCED]
+        reductions = [r for s in self.stages[:stage] for r in s.reductions]
+        names = {c: f"c[{i}]" for i, c in enumerate(self.constants)}
+        names |= {r: f"r[{i}]" for i, r in enumerate(reductions)}
+        lines = []
+        for node in ordered(wanted, stop=names):
+            if node in names:
+                continue
+            if node.op == "count":
+                names[node] = "n" if node.detail == "tensor" else "N"
+                continue
+            names[node] = f"v{len(lines)}"
+            lines.append(f"    {names[node]} = {spell(node, names)}  # {node.line}")
+        result = ", ".join(names[w] for w in wanted)
+        return "\n".join(["def between(c, r, n, N):", *lines, f"    return [{result}]", ""])
+
+
+def build(
+    name: str,
+    outputs: Sequence[tuple[str, Symbol]],
+    scalar_outputs: Mapping[str, Symbol],
+    guards: Mapping[Symbol, bool],
+    switches: Mapping[str, Any],
+    inputs: Mapping[str, str],
+    states: Sequence[str],
+) -> Program:
+    """A program from what a trace left behind.
+
+    Args:
+        name: the rule's name.
+        outputs: operands stored and their new values; ``p`` first.
+        scalar_outputs: scalar states assigned and their new values.
+        guards: scalar conditions the trace branched on, with their truth.
+        switches: hyperparameters that are no numbers, with the values found.
+        inputs: input node names and the Python that reads each from ``h`` and ``row``.
+        states: the rule's state tensors in declared order.
+    """
+    wanted = [node for _, node in outputs]
+    last = max(node.stage for node in wanted)
+    used = ordered(wanted)
+    reductions = [n for n in used if n.op == "reduce"]
+    stages = []
+    for k in range(last + 1):
+        sums = tuple(r for r in reductions if r.args[0].stage == k)
+        results = [r.args[0] for r in sums] if k < last else wanted
+        stages.append(_stage(results, tuple(outputs) if k == last else (), sums, states))
+
+    reduced = ordered([c for s in stages for c in s.constants if c.level is Level.REDUCED])
+    direct = [c for s in stages for c in s.constants if c.level is Level.SCALAR]
+    nested = [a for n in reduced if n.level is Level.REDUCED for a in n.args]
+    constants = tuple(dict.fromkeys(direct + [a for a in nested if a.level is Level.SCALAR]))
+    touched = {name for s in stages for name in s.operands}
+    source = _prologue_source(constants, scalar_outputs, guards, switches, inputs)
+    return Program(
+        name=name,
+        states=tuple(s for s in states if s in touched),
+        stages=tuple(stages),
+        scalar_states=tuple(scalar_outputs),
+        constants=constants,
+        guards=(*switches.values(), *guards.values()),
+        prologue_source=source,
+        prologue=compile_function(source, "prologue", _PROLOGUE_NAMES),
+    )
+
+
+def _stage(
+    results: Sequence[Symbol],
+    stores: tuple[tuple[str, Symbol], ...],
+    reductions: tuple[Symbol, ...],
+    states: Sequence[str],
+) -> Stage:
+    nodes = [n for n in ordered(results, elements_only=True) if n.level is Level.ELEMENT]
+    loaded = {n.detail for n in nodes if n.op == "load"}
+    body = tuple(n for n in nodes if n.op != "load")
+    taken = [a for n in body for a in n.args] + list(results)
+    constants = [c for c in dict.fromkeys(taken) if c.level is not Level.ELEMENT]
+    return Stage(
+        loads=tuple(name for name in ("p", "g", *states) if name in loaded),
+        body=body,
+        stores=stores,
+        reductions=reductions,
+        constants=tuple(sorted(constants, key=lambda c: c.level)),
+    )
+
+
+def ordered(
+    results: Iterable[Symbol], stop: Mapping[Symbol, Any] | None = None, elements_only: bool = False
+) -> list[Symbol]:
+    """The nodes that the results need, arguments before users, each once (dead code is left out).
+
+    ``stop``: nodes to take as given; ``elements_only``: do not descend below ELEMENT nodes.
+    """
+    found: dict[Symbol, None] = {}
+    stack = [(node, False) for node in reversed(list(results))]
+    while stack:
+        node, visited = stack.pop()
+        if visited:
+            found[node] = None
+        elif node not in found:
+            stack.append((node, True))
+            descend = not (stop and node in stop)
+            if descend and not (elements_only and node.level is not Level.ELEMENT):
+                stack.extend((a, False) for a in reversed(node.args))
+    return list(found)
+
+
+def spell(node: Symbol, names: Mapping[Symbol, str]) -> str:
+    """One node as Python on its arguments' names; literals in place."""
+    if node.op == "literal":
+        return repr(node.value)
+    arguments = [names[a] if a in names else repr(a.value) for a in node.args]
+    if node.op in ("divide", "power"):  # functions, because Python's operators raise
+        return f"{node.op}({', '.join(arguments)})"
+    return OPERATIONS[node.op].text.format(*arguments)
+
+
+def compile_function(source: str, name: str, names: Mapping[str, Any]) -> Callable[..., Any]:
+    namespace = dict(names)
+    exec(compile(source, f"<thalweg {name}>", "exec"), namespace)
+    function: Callable[..., Any] = namespace[name]
+    return function
+
+
+def _prologue_source(
+    constants: Sequence[Symbol],
+    scalar_outputs: Mapping[str, Symbol],
+    guards: Mapping[Symbol, bool],
+    switches: Mapping[str, Any],
+    inputs: Mapping[str, str],
+) -> str:
+    wanted = [*constants, *scalar_outputs.values(), *guards]
+    names: dict[Symbol, str] = {}
+    lines = []
+    for node in ordered(wanted):
+        if node.op == "literal":
+            names[node] = repr(node.value)
+        elif node.op == "input":
+            names[node] = node.detail
+            lines.append(f"    {node.detail} = {inputs[node.detail]}")
+        else:
+            names[node] = f"v{len(lines)}"
+            lines.append(f"    {names[node]} = {spell(node, names)}  # {node.line}")
+
+    def row(nodes: Iterable[Symbol]) -> str:
+        return "".join(f"{names[n]}, " for n in nodes)
+
+    checked = "".join(f"h[{name!r}], " for name in switches)
+    checked += "".join(f"bool({names[node]}), " for node in guards)
+    result = f"    return ({row(constants)}), ({row(scalar_outputs.values())}), ({checked})"
+    return "\n".join(["def prologue(h, row):", *lines, result, ""])

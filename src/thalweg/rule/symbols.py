@@ -1,0 +1,288 @@
+"""Symbols: the values that a rule is called with when it is traced, and the graph they record.
+
+A symbol is a node of an expression. Every operator on it makes (or finds) another node; nothing is
+computed on tensors. Three levels tell *when* a value is known, and so where it is computed:
+
+========  =====================================================  ==========================
+level     depends on                                             computed
+========  =====================================================  ==========================
+SCALAR    hyperparameters, scalar states, literals               once per step, in float64
+REDUCED   a reduction over a tensor (``norm(p)``)                once per tensor and stage
+ELEMENT   ``p``, ``g`` or a state tensor                         in the kernel
+========  =====================================================  ==========================
+"""
+
+import sys
+from enum import IntEnum
+from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn
+
+from thalweg.rule.operations import OPERATIONS
+
+_PACKAGE = str(Path(__file__).parent)
+Value = float | bool
+
+
+class Level(IntEnum):
+    """When a value is known; the level of a result is the highest of its arguments'."""
+
+    SCALAR = 0
+    REDUCED = 1
+    ELEMENT = 2
+
+
+class Symbol:
+    """A node of the traced expression graph; see the module's docstring.
+
+    Attributes:
+        op: an operation's name, or one of ``literal``, ``input`` (a hyperparameter or scalar
+            state), ``load`` (an operand), ``reduce``, ``count`` (elements reduced over).
+        args: the nodes it is computed from.
+        detail: the literal's value, the input's or operand's name, the reduction's scope.
+        level: when its value is known.
+        stage: the first stage of the program in which its value can be had.
+        value: a SCALAR's concrete value at tracing time, for ``if``; None at other levels.
+        line: ``file.py:12`` of the rule that made it.
+    """
+
+    __slots__ = ("args", "detail", "graph", "level", "line", "op", "stage", "value")
+
+    # __eq__ builds a condition, so identity is what hashing and `in` on keys must mean.
+    __hash__ = object.__hash__
+
+    def __init__(
+        self,
+        graph: "Graph",
+        op: str,
+        args: "tuple[Symbol, ...]",
+        detail: Any,
+        level: Level,
+        stage: int,
+        value: Value | None,
+        line: str,
+    ) -> None:
+        self.graph = graph
+        self.op = op
+        self.args = args
+        self.detail = detail
+        self.level = level
+        self.stage = stage
+        self.value = value
+        self.line = line
+
+    @property
+    def is_condition(self) -> bool:
+        return self.op in OPERATIONS and OPERATIONS[self.op].condition
+
+    def __repr__(self) -> str:
+        detail = "" if self.detail is None else f" {self.detail}"
+        return f"<{self.level.name.lower()} {self.op}{detail}, {self.line}>"
+
+    def __bool__(self) -> bool:
+        if self.level is Level.SCALAR:
+            return self.graph.guard(self)
+        kind = "a per-element value" if self.level is Level.ELEMENT else "a reduced value"
+        raise TypeError(
+            f"{_rule_line()}: an `if`, `and`, `or` or `not` on {kind}, which differs from element "
+            "to element or is not known yet; write where(condition, a, b), and &, | or ~ "
+            "between conditions"
+        )
+
+    def _no_number(self) -> NoReturn:
+        raise TypeError(
+            f"{_rule_line()}: float(), int() or a function of `math` on a symbol would freeze its "
+            "value into the kernel; use the functions of thalweg.rule (sqrt, exp, log, ...)"
+        )
+
+    def __float__(self) -> float:
+        self._no_number()
+
+    def __int__(self) -> int:
+        self._no_number()
+
+    def __index__(self) -> int:
+        self._no_number()
+
+    @classmethod
+    def __torch_function__(
+        cls, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> "Symbol":
+        """Let a rule say ``torch.sqrt(x)`` where it could say ``sqrt(x)``."""
+        from thalweg.rule import functions
+
+        own = getattr(functions, function.__name__, None)
+        if own is None:
+            raise TypeError(
+                f"{_rule_line()}: torch.{function.__name__} is not an operation of the rule "
+                f"language; there are {', '.join(functions.__all__)}"
+            )
+        result: Symbol = own(*args, **(kwargs or {}))
+        return result
+
+    def __add__(self, other: Any) -> "Symbol":
+        return self.graph.record("add", self, other)
+
+    def __radd__(self, other: Any) -> "Symbol":
+        return self.graph.record("add", other, self)
+
+    def __sub__(self, other: Any) -> "Symbol":
+        return self.graph.record("subtract", self, other)
+
+    def __rsub__(self, other: Any) -> "Symbol":
+        return self.graph.record("subtract", other, self)
+
+    def __mul__(self, other: Any) -> "Symbol":
+        return self.graph.record("multiply", self, other)
+
+    def __rmul__(self, other: Any) -> "Symbol":
+        return self.graph.record("multiply", other, self)
+
+    def __truediv__(self, other: Any) -> "Symbol":
+        return self.graph.record("divide", self, other)
+
+    def __rtruediv__(self, other: Any) -> "Symbol":
+        return self.graph.record("divide", other, self)
+
+    def __pow__(self, other: Any) -> "Symbol":
+        return self.graph.record("power", self, other)
+
+    def __rpow__(self, other: Any) -> "Symbol":
+        return self.graph.record("power", other, self)
+
+    def __neg__(self) -> "Symbol":
+        return self.graph.record("negative", self)
+
+    def __abs__(self) -> "Symbol":
+        return self.graph.record("abs", self)
+
+    def __lt__(self, other: Any) -> "Symbol":
+        return self.graph.record("less", self, other)
+
+    def __le__(self, other: Any) -> "Symbol":
+        return self.graph.record("less_equal", self, other)
+
+    def __gt__(self, other: Any) -> "Symbol":
+        return self.graph.record("less", other, self)
+
+    def __ge__(self, other: Any) -> "Symbol":
+        return self.graph.record("less_equal", other, self)
+
+    def __eq__(self, other: object) -> "Symbol":  # type: ignore[override]
+        return self.graph.record("equal", self, other)
+
+    def __ne__(self, other: object) -> "Symbol":  # type: ignore[override]
+        return self.graph.record("not_equal", self, other)
+
+    def __and__(self, other: Any) -> "Symbol":
+        return self.graph.record("and", self, other)
+
+    __rand__ = __and__
+
+    def __or__(self, other: Any) -> "Symbol":
+        return self.graph.record("or", self, other)
+
+    __ror__ = __or__
+
+    def __invert__(self) -> "Symbol":
+        return self.graph.record("not", self)
+
+
+class Graph:
+    """The nodes of one trace, each distinct expression once, and the guards met on the way."""
+
+    def __init__(self) -> None:
+        self._nodes: dict[tuple[Any, ...], Symbol] = {}
+        self.guards: dict[Symbol, bool] = {}
+
+    def record(self, op: str, *args: Any) -> Symbol:
+        """The node for an operation on symbols and Python numbers."""
+        symbols = tuple(self._lift(a) for a in args)
+        _check_kinds(op, symbols)
+        level = max(s.level for s in symbols)
+        stage = max(s.stage for s in symbols)
+        if op == "power" and level is Level.ELEMENT and symbols[1].value == 2:
+            return self.record("multiply", symbols[0], symbols[0])
+        value = None
+        if level is Level.SCALAR:
+            value = OPERATIONS[op].scalar(*(s.value for s in symbols))
+        return self._intern(op, symbols, None, level, stage, value)
+
+    def literal(self, value: Value) -> Symbol:
+        return self._intern("literal", (), value, Level.SCALAR, 0, value)
+
+    def input(self, name: str, value: float) -> Symbol:
+        """A number the optimizer supplies at each step: a hyperparameter or scalar state."""
+        return self._intern("input", (), name, Level.SCALAR, 0, value)
+
+    def load(self, operand: str) -> Symbol:
+        """An element of ``p``, ``g`` or a state tensor, as it was before the step."""
+        return self._intern("load", (), operand, Level.ELEMENT, 0, None)
+
+    def reduce(self, x: Symbol, scope: str) -> Symbol:
+        """The sum of ``x`` over a tensor or all tensors, known one stage later."""
+        return self._intern("reduce", (x,), scope, Level.REDUCED, x.stage + 1, None)
+
+    def count(self, scope: str) -> Symbol:
+        """How many elements a reduction of that scope runs over."""
+        return self._intern("count", (), scope, Level.REDUCED, 1, None)
+
+    def guard(self, condition: Symbol) -> bool:
+        """The concrete truth of a SCALAR, remembered: the trace holds only while it stays so."""
+        truth = bool(condition.value)
+        self.guards[condition] = truth
+        return truth
+
+    def _lift(self, x: Any) -> Symbol:
+        if isinstance(x, Symbol):
+            if x.graph is not self:
+                raise TypeError(f"{_rule_line()}: a symbol of another rule's trace is used here")
+            return x
+        if isinstance(x, (bool, int, float)):
+            return self.literal(x if isinstance(x, bool) else float(x))
+        raise TypeError(
+            f"{_rule_line()}: {type(x).__name__} {x!r} in a rule; only p, g, the states s, the "
+            "hyperparameters h and Python numbers can be computed with"
+        )
+
+    def _intern(
+        self,
+        op: str,
+        args: tuple[Symbol, ...],
+        detail: Any,
+        level: Level,
+        stage: int,
+        value: Value | None,
+    ) -> Symbol:
+        # repr keeps 0.0 and -0.0 apart and makes NaN equal to itself; type, True and 1.0.
+        key = (op, tuple(id(a) for a in args), type(detail), repr(detail))
+        node = self._nodes.get(key)
+        if node is None:
+            node = Symbol(self, op, args, detail, level, stage, value, _rule_line())
+            self._nodes[key] = node
+        return node
+
+
+def _check_kinds(op: str, symbols: tuple[Symbol, ...]) -> None:
+    """Conditions go where conditions are meant, numbers where numbers are."""
+    conditions = [s.is_condition or isinstance(s.value, bool) for s in symbols]
+    if op in ("and", "or", "not"):
+        wanted = [True] * len(symbols)
+    elif op == "where":
+        wanted = [True, False, False]
+    else:
+        wanted = [False] * len(symbols)
+    for symbol, is_condition, want in zip(symbols, conditions, wanted, strict=True):
+        if is_condition != want:
+            expected = "a condition (a comparison)" if want else "a number, not a condition"
+            raise TypeError(f"{_rule_line()}: {op} takes {expected} here, got {symbol!r}")
+
+
+def _rule_line() -> str:
+    """``file.py:12`` of the innermost caller outside this package: the rule's own line."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+        frame = frame.f_back
+    if frame is None:
+        return "<rule>"
+    return f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}"
