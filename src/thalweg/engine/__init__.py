@@ -1,0 +1,1 @@
+"""The engine: runs rules over parameters. It knows no optimizer; it is handed rules as values."""

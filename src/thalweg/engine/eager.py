@@ -1,0 +1,110 @@
+"""The eager back end: the rule called with tensors, as it stands.
+
+It is the reference the kernels are tested against, and serves what they cannot: steps that autograd
+must see through, devices and tensor types without a kernel, tensors that are not dense.
+"""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from thalweg.engine.formats import REAL_PARTS
+from thalweg.rule.tracer import item_name, resolve
+
+if TYPE_CHECKING:
+    from thalweg.rule import Rule
+
+Result = tuple[torch.Tensor, dict[str, torch.Tensor], dict[str, Any]]
+
+
+def apply(
+    rule: "Rule",
+    p: torch.Tensor,
+    g: torch.Tensor,
+    states: Mapping[str, torch.Tensor],
+    options: Mapping[str, Any],
+    row: Mapping[str, Any],
+) -> Result:
+    """Run the rule on one parameter and return its new value, new state tensors and scalar states.
+
+    Nothing is changed in place. Arithmetic is in the kernels' compute type: float32 for operands
+    stored in 16 or 32 bits, float64 if any operand is float64.
+
+    Args:
+        rule: the rule.
+        p: the parameter.
+        g: its gradient, of the same shape.
+        states: its state tensors.
+        options: its group's options.
+        row: ``step`` (that of this update) and the scalar states.
+    """
+    tensors = {"p": p, "g": g, **states}
+    real = {name: _real_parts(t) for name, t in tensors.items()}
+    wide = any(t.dtype is torch.float64 for t in real.values())
+    compute = torch.float64 if wide else torch.float32
+    p_, g_ = (real[name].to(compute) for name in ("p", "g"))
+    s = EagerStates(rule, {name: real[name].to(compute) for name in states}, row)
+    new = rule.update(p_, g_, s, EagerHyperparameters(rule.name, options, row["step"]))
+    if not isinstance(new, torch.Tensor):
+        raise TypeError(f"{rule.name}: the rule must return the parameter's new value, got {new!r}")
+    stored = {
+        name: _stored_like(torch.as_tensor(value), tensors[name])
+        for name, value in s._assigned_tensors.items()
+    }
+    return _stored_like(new, p), stored, s._assigned_scalars
+
+
+class EagerHyperparameters:
+    """``h`` on an eager run: numbers and switches as they are, tensors as tensors."""
+
+    def __init__(self, rule: str, options: Mapping[str, Any], step: Any) -> None:
+        self._rule = rule
+        self._options = options
+        self.step = step
+
+    def __getattr__(self, name: str) -> Any:
+        key, index = resolve(self._rule, name, self._options)
+        value = self._options[key] if index is None else self._options[key][index]
+        if isinstance(value, (tuple, list)):
+            return tuple(getattr(self, item_name(key, i)) for i in range(len(value)))
+        if isinstance(value, torch.Tensor):
+            # 0-d, so that a lr of shape [1] broadcasts over a 0-d parameter without reshaping it.
+            return value.reshape(())
+        return value
+
+
+class EagerStates:
+    """``s`` on an eager run: what is assigned is kept aside until the update is whole."""
+
+    def __init__(
+        self, rule: "Rule", tensors: Mapping[str, torch.Tensor], row: Mapping[str, Any]
+    ) -> None:
+        set_ = super().__setattr__
+        set_("_rule", rule)
+        set_("_given", {**row, **tensors})
+        set_("_assigned_tensors", {})
+        set_("_assigned_scalars", {})
+
+    def __getattr__(self, name: str) -> Any:
+        for values in (self._assigned_tensors, self._assigned_scalars, self._given):
+            if name in values:
+                return values[name]
+        self._rule.check_state(name)
+        raise AttributeError(f"{self._rule.name}: state {name!r} was not prepared")
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        self._rule.check_state(name)
+        scalar = self._rule.states[name].scalar
+        (self._assigned_scalars if scalar else self._assigned_tensors)[name] = value
+
+
+def _real_parts(tensor: torch.Tensor) -> torch.Tensor:
+    return torch.view_as_real(tensor) if tensor.dtype in REAL_PARTS else tensor
+
+
+def _stored_like(value: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    if like.dtype in REAL_PARTS:
+        parts = value.to(REAL_PARTS[like.dtype]).expand(*like.shape, 2)
+        return torch.view_as_complex(parts.contiguous())
+    return value.to(like.dtype).expand(like.shape)

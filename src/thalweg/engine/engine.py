@@ -1,0 +1,293 @@
+"""The engine: decides for each parameter how its update runs, and runs them all.
+
+A step has three phases, and only the last writes anything a user can see:
+
+1. look: has a parameter, state or gradient moved since the plan was made? If so, plan again.
+2. prepare: evaluate the scalars of every group; a switch that changed also means to plan again.
+3. run: the kernels, stage by stage; then count the step.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from thalweg.engine.formats import format_of
+from thalweg.engine.layout import is_dense
+from thalweg.engine.slots import Group, ScalarStates, Slot, prepare_state, slots_of
+from thalweg.engine.state import OptimizerState
+from thalweg.engine.units import EagerUnit, Floats, KernelUnit, SparseUnit
+from thalweg.rule import Rule
+
+Unit = KernelUnit | EagerUnit
+
+# Tensor types whose data_ptr() is where their elements are.
+PLAIN_TENSORS = (torch.Tensor, torch.nn.Parameter)
+
+
+class Owner(Protocol):
+    """What the engine needs of an optimizer."""
+
+    param_groups: list[dict[str, Any]]
+    state: OptimizerState
+
+    def sparse_gradient(self, options: Group) -> str:
+        """``"rows"`` to update the rows present, ``"dense"`` to fill the others with zeros."""
+
+    def dense_gradient(self, options: Group) -> None:
+        """Raise where a dense gradient is not supported."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """How one parameter is updated, and why."""
+
+    backend: str  # "cpu" or "eager"
+    reason: str
+
+
+class Engine:
+    """Runs one rule for one optimizer.
+
+    Attributes:
+        choices: for each slot that had a gradient when last planned, how it is updated and why.
+    """
+
+    def __init__(self, rule: Rule, owner: Owner) -> None:
+        self.rule = rule
+        self.owner = owner
+        self.slots: list[Slot] = []
+        self.scalars = ScalarStates(rule, [])
+        self.units: list[Unit] = []
+        self.choices: dict[int, Choice] = {}
+        self._planned_for: tuple[Any, ...] = ()
+        self._present: list[bool] = []
+
+    def step(self) -> None:
+        """Update every parameter that has a gradient."""
+        gradients = self._look()
+        if not all(unit.prepare() for unit in self.units):
+            gradients = self._plan()
+            for unit in self.units:
+                assert unit.prepare()
+        self._run()
+        for unit in self.units:
+            unit.finish()
+
+    def plan(self) -> None:
+        """Plan without running, for what wants to look at the plan."""
+        self._look()
+
+    def create_states(self) -> None:
+        """Create the states of all parameters now, not when each is first updated."""
+        self._take_slots()
+        for slot in self.slots:
+            program = self.rule.program(slot.group, self._row_after(slot))
+            prepare_state(self.rule, program, slot, self.owner.state, self.scalars)
+
+    def share_memory(self) -> None:
+        """Move all states into shared memory."""
+        self.create_states()
+        self.scalars.tensor.share_memory_()
+        self.scalars.rows = self.scalars.tensor.numpy()
+        for slot in self.slots:
+            assert slot.state is not None
+            for name in self.rule.tensor_states:
+                if name in slot.state:
+                    slot.state[name].share_memory_()
+        self._planned_for = ()
+
+    def _look(self) -> list[torch.Tensor | None]:
+        if self._signature() != self._planned_for:
+            return self._plan()
+        gradients = [slot.param.grad for slot in self.slots]
+        if [g is not None for g in gradients] != self._present:
+            return self._plan()
+        if not all(unit.holds(_select(gradients, unit.indices)) for unit in self.units):
+            return self._plan()
+        return gradients
+
+    def _signature(self) -> tuple[Any, ...]:
+        """What a plan depends on besides tensors: changes when groups or states are replaced."""
+        owner = self.owner
+        groups = owner.param_groups
+        return (
+            [id(p) for group in groups for p in group["params"]],
+            [(id(g), len(g["params"]), g.get("fused"), g.get("differentiable")) for g in groups],
+            id(owner.state),
+            owner.state.changes.count,
+        )
+
+    def _plan(self) -> list[torch.Tensor | None]:
+        owner = self.owner
+        self._planned_for = ()  # whatever raises below, the next step plans again
+        self._take_slots()
+        gradients = [slot.param.grad for slot in self.slots]
+        active = [(s, g) for s, g in zip(self.slots, gradients, strict=True) if g is not None]
+        for slot, g in active:
+            self._check(slot, g)
+
+        self.choices = {s.index: self._choose(s, g) for s, g in active}
+        buckets: dict[tuple[Any, ...], list[Slot]] = defaultdict(list)
+        units: list[Unit] = []
+        for slot, g in active:
+            program = self.rule.program(slot.group, self._row_after(slot))
+            prepare_state(self.rule, program, slot, owner.state, self.scalars)
+            program = self.rule.program(slot.group, self._row_after(slot))
+            assert slot.state is not None
+            rows = g.is_sparse and owner.sparse_gradient(slot.group) == "rows"
+            if self.choices[slot.index].backend == "eager":
+                units.append(EagerUnit(self.rule, program, slot, self.scalars, rows))
+            elif rows:
+                units.append(SparseUnit(program, [slot], self.scalars, g.dtype))
+            else:
+                dtypes = tuple(slot.state[name].dtype for name in program.states)
+                buckets[(program, slot.param.dtype, g.dtype, dtypes)].append(slot)
+        units += [
+            KernelUnit(program, slots, self.scalars, gradient)
+            for (program, _, gradient, _), slots in buckets.items()
+        ]
+        self.units = units
+        for unit in units:
+            chosen = [g for g in _select(gradients, unit.indices) if g is not None]
+            assert unit.holds(chosen)
+        self._present = [g is not None for g in gradients]
+        self._planned_for = self._signature()
+        return gradients
+
+    def _take_slots(self) -> None:
+        """Number the parameters anew, keeping the scalar states of those that stay."""
+        before = {id(s.param): s for s in self.slots}
+        rows = self.scalars.rows
+        self.slots = slots_of(self.owner.param_groups)
+        if [id(s.param) for s in self.slots] == list(before):
+            for slot in self.slots:
+                slot.state = before[id(slot.param)].state
+            return
+        self.scalars = ScalarStates(self.rule, self.slots)
+        for slot in self.slots:
+            old = before.get(id(slot.param))
+            if old is not None:
+                self.scalars.rows[slot.index] = rows[old.index]
+
+    def _row_after(self, slot: Slot) -> list[float]:
+        row: list[float] = self.scalars.rows[slot.index].tolist()
+        row[0] += 1
+        return row
+
+    def _check(self, slot: Slot, g: torch.Tensor) -> None:
+        """Refuse what cannot be updated, before anything is changed."""
+        p, rule = slot.param, self.rule.name
+        if not (p.is_floating_point() or p.is_complex()):
+            raise RuntimeError(
+                f"{rule}: {slot.name} is {p.dtype}; only floating-point and complex parameters "
+                "can be updated. Convert it, or leave it out of the optimizer"
+            )
+        if g.device != p.device:
+            raise RuntimeError(
+                f"{rule}: the gradient of {slot.name} is on {g.device}, the parameter on "
+                f"{p.device}; move one of them"
+            )
+        if g.shape != p.shape:
+            raise RuntimeError(
+                f"{rule}: the gradient of {slot.name} has shape {tuple(g.shape)}; it must be the "
+                "parameter's. Set it to None and run backward again"
+            )
+        if g.is_sparse:
+            self.owner.sparse_gradient(slot.group)
+        elif g.layout is torch.strided:
+            self.owner.dense_gradient(slot.group)
+        else:
+            raise RuntimeError(
+                f"{rule}: the gradient of {slot.name} has layout {g.layout}; only dense and "
+                "sparse COO gradients can be used. Call .to_dense() on it"
+            )
+
+    def _choose(self, slot: Slot, g: torch.Tensor) -> Choice:
+        if slot.group.get("fused") is False:
+            return Choice("eager", "fused=False")
+        obstacle = self._obstacle(slot, g)
+        if obstacle is None:
+            return Choice("cpu", "a kernel for every operand")
+        if slot.group.get("fused"):
+            raise RuntimeError(
+                f"{self.rule.name}: fused=True, but {slot.name} has no kernel: {obstacle}. Use "
+                "fused=None to let it run eagerly"
+            )
+        return Choice("eager", obstacle)
+
+    def _obstacle(self, slot: Slot, g: torch.Tensor) -> str | None:
+        """Why no kernel can update this parameter, or None."""
+        if slot.group.get("differentiable"):
+            return "differentiable=True needs operations that autograd sees"
+        p, state = slot.param, self.owner.state.get(slot.param, {})
+        tensors = {"p": p, "g": g}
+        tensors |= {name: state[name] for name in self.rule.tensor_states if name in state}
+        for name, tensor in tensors.items():
+            if type(tensor) not in PLAIN_TENSORS:
+                return f"{name} is a {type(tensor).__name__}"
+            if tensor.device.type != "cpu":
+                return f"{name} is on {tensor.device}, and kernels run on cpu"
+            if tensor.is_inference():
+                return f"{name} is an inference tensor"
+            if format_of(tensor.dtype) is None:
+                return f"{name} is {tensor.dtype}, for which there is no format"
+        if not is_dense(p):
+            return f"p has strides {p.stride()} and is not dense in memory"
+        if g.is_sparse and self.owner.sparse_gradient(slot.group) == "rows":
+            if not p.is_contiguous():
+                return "the gradient is sparse and p is not contiguous"
+            if len(self.rule.program(slot.group, self._row_after(slot)).stages) > 1:
+                return "a reduction over a sparse gradient"
+        return None
+
+    def _run(self) -> None:
+        kernels = [u for u in self.units if isinstance(u, KernelUnit)]
+        eager = [u for u in self.units if isinstance(u, EagerUnit)]
+        self._run_kernels(kernels)
+        self._run_eager(eager)
+
+    def _run_kernels(self, units: Sequence[KernelUnit]) -> None:
+        """All units in step, so that a sum over all tensors is whole before it is used."""
+        sums: list[list[Floats]] = [[] for _ in units]
+        elements = [float(sum(unit.work for unit in units))]
+        for stage in range(max((len(u.program.stages) for u in units), default=0)):
+            for unit, known in zip(units, sums, strict=True):
+                if stage < len(unit.program.stages):
+                    known += unit.run(stage, known, elements)
+            _add_over_units(units, sums, stage)
+
+    def _run_eager(self, units: Sequence[EagerUnit]) -> None:
+        totals: list[torch.Tensor] = []
+        while True:
+            parts = [part for unit in units if (part := unit.update(totals)) is not None]
+            if not parts:
+                return
+            totals.append(torch.stack([part.cpu() for part in parts]).sum())
+
+
+def _add_over_units(units: Sequence[KernelUnit], sums: list[list[Floats]], stage: int) -> None:
+    """Turn each sum over all tensors of this stage into the total, the same for every tensor."""
+    scopes = [
+        [r.detail for r in u.program.stages[stage].reductions] if stage < len(u.program.stages)
+        else []
+        for u in units
+    ]
+    for k, scope in enumerate(max(scopes, key=len, default=[])):
+        if scope != "all":
+            continue
+        place = [len(known) - len(own) + k for known, own in zip(sums, scopes, strict=True)]
+        total = float(
+            np.sum([float(known[i].sum()) for known, i in zip(sums, place, strict=True)])
+        )
+        for known, i in zip(sums, place, strict=True):
+            known[i] = np.full_like(known[i], total)
+
+
+def _select(gradients: Sequence[Any], indices: Any) -> list[Any]:
+    if isinstance(indices, slice):
+        return list(gradients[indices])
+    return [gradients[i] for i in indices]

@@ -1,0 +1,59 @@
+"""Where the numbers of a tensor lie, and how the work on many tensors is cut into chunks."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from thalweg.engine.cpu import BLOCK
+
+CHUNK = 4 * BLOCK  # elements of one tensor that one thread works through at a time
+SPAN = CHUNK  # elements that a thread takes at a time, of one tensor or of many small ones
+
+Strides = tuple[tuple[int, int], ...]
+Integers = npt.NDArray[np.int64]
+
+
+def memory_order(tensor: torch.Tensor) -> Strides:
+    """(stride, size) of each dimension that has more than one element: equal means same layout."""
+    return tuple(
+        (stride, size)
+        for stride, size in zip(tensor.stride(), tensor.shape, strict=True)
+        if size != 1
+    )
+
+
+def is_dense(tensor: torch.Tensor) -> bool:
+    """Whether the elements fill one stretch of memory, each place once (in any order)."""
+    if tensor.numel() == 0 or tensor.is_contiguous():
+        return True
+    expected = 1
+    for stride, size in sorted(memory_order(tensor)):
+        if stride != expected:
+            return False
+        expected *= size
+    return True
+
+
+def chunk_table(counts: Sequence[int]) -> tuple[Integers, Integers, Integers]:
+    """Cut tensors of these element counts into chunks, and chunks into spans.
+
+    Returns:
+        chunks ``[n, 4]``: tensor, first element, elements, number of its first block;
+        spans ``[m + 1]``: where each span of chunks begins, and the end;
+        blocks ``[tensors + 1]``: where each tensor's partial sums begin, and the end.
+    """
+    sizes = np.asarray(counts, dtype=np.int64)
+    pieces = -(-sizes // CHUNK)
+    tensor = np.repeat(np.arange(len(sizes)), pieces)
+    first_piece = np.cumsum(pieces) - pieces
+    start = (np.arange(len(tensor)) - first_piece[tensor]) * CHUNK
+    blocks = np.concatenate([[0], np.cumsum(-(-sizes // BLOCK))]).astype(np.int64)
+    count = np.minimum(sizes[tensor] - start, CHUNK)
+    chunks = np.stack([tensor, start, count, blocks[tensor] + start // BLOCK], axis=1)
+    # A span ends with the chunk that fills it: whole chunks alone, small tensors by the dozen.
+    filled = np.cumsum(count) // SPAN
+    ends = np.flatnonzero(np.diff(filled)) + 1
+    spans = np.concatenate([[0], ends, [len(chunks)]])
+    return np.ascontiguousarray(chunks, dtype=np.int64), np.unique(spans).astype(np.int64), blocks

@@ -1,0 +1,124 @@
+"""A slot for each parameter: its place in the groups, its state tensors, its row of scalar states."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from thalweg.engine.formats import REAL_PARTS
+from thalweg.engine.layout import memory_order
+from thalweg.engine.state import OptimizerState, ParameterState
+from thalweg.rule import Program, Rule
+
+Group = Mapping[str, Any]
+
+
+class Slot:
+    """One parameter of the optimizer.
+
+    Attributes:
+        index: its number among all parameters, and its row in :class:`ScalarStates`.
+        group, name: its group and how to call it in messages.
+        state: its entry of ``optimizer.state``.
+    """
+
+    __slots__ = ("group", "index", "name", "param", "state")
+
+    def __init__(self, index: int, group: Group, param: torch.Tensor, name: str) -> None:
+        self.index = index
+        self.group = group
+        self.param = param
+        self.name = name
+        self.state: ParameterState | None = None
+
+
+def slots_of(groups: Sequence[Group]) -> list[Slot]:
+    slots = []
+    seen = set()
+    for number, group in enumerate(groups):
+        names = group.get("param_names")
+        for k, param in enumerate(group["params"]):
+            if id(param) in seen:  # the optimizer has warned of the duplicate
+                continue
+            seen.add(id(param))
+            place = f"parameter {k} of group {number}"
+            name = f"{place} ({names[k]!r})" if names else place
+            slots.append(Slot(len(slots), group, param, f"{name}, shape {tuple(param.shape)}"))
+    return slots
+
+
+class ScalarStates:
+    """``step`` and the rule's other scalar states of all parameters, one row each, in float64.
+
+    ``optimizer.state[p]["step"]`` is a 0-d view of the tensor, so that what a user reads, saves or
+    sets there is what the engine uses. Float64 counts on where float32 stands still, at 2^24.
+    """
+
+    def __init__(self, rule: Rule, slots: Sequence[Slot]) -> None:
+        self.rule = rule
+        self.names = ("step", *rule.scalar_states)
+        self.tensor = torch.zeros(len(slots), len(self.names), dtype=torch.float64)
+        self.rows: npt.NDArray[np.float64] = self.tensor.numpy()
+        self._views: dict[int, list[torch.Tensor]] = {}
+
+    def begin(self, slot: Slot) -> None:
+        """Set a parameter's row to the values before its first update."""
+        initial = [self.rule.states[name].initial_value(slot.group) for name in self.names[1:]]
+        self.rows[slot.index] = [0.0, *initial]
+
+    def adopt(self, slot: Slot) -> None:
+        """Take over the values that its state holds, and put views of the row in their place."""
+        assert slot.state is not None
+        views = self._views.get(slot.index)
+        if views is None:
+            views = self._views[slot.index] = list(self.tensor[slot.index].unbind())
+        shown = self.names if self.rule.counted else self.names[1:]
+        for name in shown:
+            column = self.names.index(name)
+            entry = slot.state.get(name)
+            if entry is not views[column]:
+                if entry is not None:
+                    self.rows[slot.index, column] = float(entry)
+                slot.state.put(name, views[column])
+
+
+def prepare_state(
+    rule: Rule, program: Program, slot: Slot, state: OptimizerState, scalars: ScalarStates
+) -> None:
+    """Create the states that the program uses and the parameter does not have yet.
+
+    State tensors have the parameter's dtype and layout; one of another layout (from a checkpoint of
+    a contiguous model, say) is laid out anew.
+    """
+    slot.state = state[slot.param]
+    fresh = not any(name in slot.state for name in ("step", *rule.states))
+    if fresh:
+        scalars.begin(slot)
+    elif not rule.counted and all(name in slot.state for name in program.states):
+        # Without a saved count, a state that exists tells that this is not the first update.
+        scalars.rows[slot.index, 0] = max(scalars.rows[slot.index, 0], 1.0)
+    scalars.adopt(slot)
+    for name in program.states:
+        tensor = slot.state.get(name)
+        if tensor is None:
+            if not rule.counted:
+                scalars.rows[slot.index, 0] = 0.0
+            value = rule.states[name].initial_value(slot.group)
+            slot.state.put(name, _filled_like(slot.param, value))
+        elif tensor.shape != slot.param.shape:
+            raise RuntimeError(
+                f"{rule.name}: state {name!r} of {slot.name} has shape {tuple(tensor.shape)}; it "
+                "must have the parameter's. Delete the entry to start it anew"
+            )
+        elif memory_order(tensor) != memory_order(slot.param):
+            like = torch.empty_like(slot.param, dtype=tensor.dtype, device=tensor.device)
+            slot.state.put(name, like.detach().copy_(tensor))
+
+
+def _filled_like(param: torch.Tensor, value: float) -> torch.Tensor:
+    tensor = torch.zeros_like(param.detach(), memory_format=torch.preserve_format)
+    if value:
+        (torch.view_as_real(tensor) if param.dtype in REAL_PARTS else tensor).fill_(value)
+    return tensor

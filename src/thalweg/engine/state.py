@@ -1,0 +1,90 @@
+"""The optimizer's ``state``: ordinary dicts that tell the engine when an entry was replaced.
+
+The engine keeps the addresses of state tensors. A user may replace one (``optimizer.state[p]
+["exp_avg"] = x``), drop one, or load a checkpoint; comparing all entries at every step would cost
+more than the step. So each dict counts its changes, and the engine looks again when the count moved.
+Copies and pickles are plain dicts.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable
+from typing import Any
+
+
+class Changes:
+    """A count that all dicts of one optimizer share."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+
+def _counting(method: Callable[..., Any]) -> Callable[..., Any]:
+    def counted(self: Any, *args: Any, **kwargs: Any) -> Any:
+        self.changes.count += 1
+        return method(self, *args, **kwargs)
+
+    counted.__name__ = method.__name__
+    counted.__doc__ = method.__doc__
+    return counted
+
+
+class ParameterState(dict[str, Any]):
+    """The states of one parameter by name."""
+
+    def __init__(self, changes: Changes, items: dict[str, Any] | None = None) -> None:
+        super().__init__(items or {})
+        self.changes = changes
+
+    __setitem__ = _counting(dict.__setitem__)
+    __delitem__ = _counting(dict.__delitem__)
+    __ior__ = _counting(dict.__ior__)
+    clear = _counting(dict.clear)
+    pop = _counting(dict.pop)
+    popitem = _counting(dict.popitem)
+    setdefault = _counting(dict.setdefault)
+    update = _counting(dict.update)
+
+    def __reduce__(self) -> Any:
+        return dict, (dict(self),)
+
+    def put(self, name: str, value: Any) -> None:
+        """Set an entry without counting: for the engine itself."""
+        super().__setitem__(name, value)
+
+
+class OptimizerState(defaultdict[Any, Any]):
+    """The state of every parameter; a missing one is created empty, as torch does."""
+
+    def __init__(self, items: dict[Any, Any] | None = None) -> None:
+        super().__init__(dict)
+        self.changes = Changes()
+        for key, value in (items or {}).items():
+            self[key] = value
+
+    def __missing__(self, key: Any) -> ParameterState:
+        value = ParameterState(self.changes)
+        super().__setitem__(key, value)
+        return value
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        self.changes.count += 1
+        if type(value) in (dict, ParameterState):
+            value = ParameterState(self.changes, value)
+        super().__setitem__(key, value)
+
+    __delitem__ = _counting(defaultdict.__delitem__)
+    clear = _counting(defaultdict.clear)
+    pop = _counting(defaultdict.pop)
+    popitem = _counting(defaultdict.popitem)
+
+    def setdefault(self, key: Any, default: Any = None) -> Any:
+        if key not in self:
+            self[key] = default
+        return self[key]
+
+    def update(self, *args: Any, **kwargs: Any) -> None:
+        for key, value in dict(*args, **kwargs).items():
+            self[key] = value
+
+    def __reduce__(self) -> Any:
+        return defaultdict, (dict, dict(self))

@@ -1,0 +1,69 @@
+"""Running a kernel on several threads: torch's own OpenMP pool, or Numba's where there is none.
+
+torch keeps an OpenMP pool. Handing it our kernel (``GOMP_parallel`` of the very library that torch
+has loaded) costs about two microseconds, starts no second pool to fight over the cores, and obeys
+``torch.set_num_threads``. Where torch was built without GNU OpenMP, Numba's threads serve.
+"""
+
+import ctypes
+import os
+import sys
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+
+from thalweg.engine.cpu import Kernel
+
+_CALL = ctypes.CFUNCTYPE(None, ctypes.c_int64)
+
+
+def run(kernel: Kernel, arguments: int, threads: int) -> None:
+    """Call the kernel with the address of its arguments on so many threads, and wait."""
+    if threads <= 1:
+        _entry(kernel.address)(arguments)
+        return
+    pool = openmp_pool()
+    if pool is not None:
+        pool(kernel.address, arguments, threads, 0)
+    else:
+        _numba_run(kernel)(arguments, threads)
+
+
+@lru_cache(maxsize=None)
+def _entry(address: int) -> Callable[[int], None]:
+    return _CALL(address)
+
+
+@lru_cache(maxsize=None)
+def _numba_run(kernel: Kernel) -> Callable[[int, int], None]:
+    run: Callable[[int, int], None] = kernel.numba_threads()
+    return run
+
+
+@lru_cache(maxsize=None)
+def openmp_pool() -> Callable[[int, int, int, int], None] | None:
+    """``GOMP_parallel`` of the GNU OpenMP library that torch runs on, or None."""
+    library = openmp_library()
+    if library is None:
+        return None
+    function = ctypes.CDLL(str(library)).GOMP_parallel
+    function.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint]
+    function.restype = None
+    return function
+
+
+@lru_cache(maxsize=None)
+def openmp_library() -> Path | None:
+    """The GNU OpenMP library in this process, torch's own first.
+
+    Set ``THALWEG_THREADS=numba`` to do without it.
+    """
+    if os.environ.get("THALWEG_THREADS") == "numba" or sys.platform != "linux":
+        return None
+    with open("/proc/self/maps", encoding="utf-8") as maps:
+        paths = {line.split(maxsplit=5)[-1].strip() for line in maps if "libgomp" in line}
+    torch_folder = Path(torch.__file__).parent.parent
+    found = sorted(map(Path, paths), key=lambda p: (torch_folder not in p.parents, p))
+    return found[0] if found else None

@@ -1,0 +1,413 @@
+"""Units of work: parameters that one program updates together, by a kernel or eagerly.
+
+All units of a step go through the same calls: ``prepare`` (scalars, nothing changed yet), ``run``
+for each stage, ``finish`` (counts and versions).
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from thalweg.engine import eager, threads
+from thalweg.engine.cpu import (
+    ADDRESSES,
+    ARGUMENTS,
+    BLOCKS,
+    CHUNKS,
+    CONSTANTS,
+    PARTIALS,
+    ROWS,
+    SPAN_COUNT,
+    SPANS,
+    TENSORS,
+    TICKET,
+    WIDTH,
+    compile_stage,
+)
+from thalweg.engine.formats import REAL_PARTS, compute_type, format_of
+from thalweg.engine.layout import Integers, chunk_table, memory_order
+from thalweg.engine.slots import ScalarStates, Slot
+from thalweg.rule import Program, Rule
+from thalweg.rule.functions import AllTensors
+from thalweg.rule.program import compile_function
+from thalweg.rule.symbols import Level
+
+Floats = npt.NDArray[np.float64]
+
+# Elements for which waking another thread pays.
+WORTH_A_THREAD = 32768
+
+_ARRAY_NAMES: dict[str, Any] = {
+    **{name: getattr(np, name) for name in ("divide", "power", "sqrt", "exp", "log", "sign")},
+    **{name: getattr(np, name) for name in ("maximum", "minimum", "where", "abs")},
+    "invert": np.logical_not,
+    "nan": np.nan,
+    "inf": np.inf,
+}
+
+
+class Scalars:
+    """The scalars of one program for some parameters: one row of constants for each distinct case.
+
+    Parameters of the same group with the same step and scalar states share a row.
+    """
+
+    def __init__(self, program: Program, slots: Sequence[Slot], states: ScalarStates) -> None:
+        self._program = program
+        self._states = states
+        self._segments = _by_group(slots)
+        self._indices = _indices(slots)
+        self._columns = [states.names.index(name) for name in program.scalar_states]
+        self.rows: Integers = np.zeros(len(slots), dtype=np.int64)
+        self.values: Floats = np.zeros((1, len(program.constants)))
+        self._next: Floats = np.zeros((0, 0))
+
+    def prepare(self) -> bool:
+        """Evaluate the prologue for each row; False if a switch is no longer as it was traced."""
+        program, columns = self._program, self._columns
+        current = self._states.rows[self._indices]
+        after = current.copy()
+        after[:, 0] += 1
+        inputs = after.copy() if columns else after
+        values = []
+        for options, start, stop in self._segments:
+            block = inputs[start:stop]
+            if (block == block[0]).all():
+                cases, case = block[:1], 0
+            else:
+                cases, case = np.unique(block, axis=0, return_inverse=True)
+                case = case.reshape(-1)
+            self.rows[start:stop] = case + len(values)
+            results = []
+            for row in cases.tolist():
+                constants, scalar_states, guards = program.prologue(options, row)
+                if guards != program.guards:
+                    return False
+                values.append(constants)
+                results.append(scalar_states)
+            if columns:
+                after[start:stop, columns] = np.asarray(results)[case]
+        self.values = np.asarray(values, dtype=np.float64).reshape(len(values), -1)
+        self._next = after
+        return True
+
+    def finish(self) -> None:
+        self._states.rows[self._indices] = self._next
+
+
+class KernelUnit:
+    """Dense parameters of the same formats, updated by one call of the CPU kernel a stage."""
+
+    def __init__(
+        self, program: Program, slots: Sequence[Slot], states: ScalarStates, gradient: torch.dtype
+    ) -> None:
+        self.program = program
+        self.slots = slots
+        self.indices = _indices(slots)
+        self.scalars = Scalars(program, slots, states)
+        first = slots[0]
+        assert first.state is not None
+        dtypes = {"p": first.param.dtype, "g": gradient}
+        dtypes |= {name: first.state[name].dtype for name in program.states}
+        formats = {name: format_of(dtype) for name, dtype in dtypes.items()}
+        self.formats = {name: f for name, f in formats.items() if f is not None}
+        assert len(self.formats) == len(formats)
+        self.kernels = [
+            compile_stage(program, k, self.formats) for k in range(len(program.stages))
+        ]
+        compute = compute_type(tuple(self.formats.values()))
+        self._compute = np.float64 if compute == "float64" else np.float32
+        self._columns = [
+            [s.param if name == "p" else _state(s, name) for s in slots] for name in self._owned
+        ]
+        self._written = [
+            tensor
+            for name, column in zip(self._owned, self._columns, strict=True)
+            for tensor in column
+            if name in program.writes
+        ]
+        self._gradient_dtype = gradient
+        self._orders = [memory_order(s.param) for s in slots]
+        self._arguments = np.zeros(ARGUMENTS, dtype=np.int64)
+        self._lay_out([s.param.numel() * _parts(s.param) for s in slots])
+        self._copies: list[torch.Tensor] = []
+
+    @property
+    def _owned(self) -> list[str]:
+        """The operands whose addresses rarely change: all but the gradient."""
+        return [name for name in self.program.operands if name != "g"]
+
+    def _lay_out(self, counts: Sequence[int]) -> None:
+        """The static half of a call: chunks, spans, and the space for addresses."""
+        self._counts = np.asarray(counts, dtype=np.int64)
+        self._chunks, self._spans, self._blocks = chunk_table(counts)
+        self.addresses = np.zeros((len(self.program.operands), len(counts)), dtype=np.int64)
+        for name, column in zip(self._owned, self._columns, strict=True):
+            row = self.program.operands.index(name)
+            self.addresses[row, :] = [t.data_ptr() for t in column]
+        arguments = self._arguments
+        arguments[SPANS] = self._spans.ctypes.data
+        arguments[SPAN_COUNT] = len(self._spans) - 1
+        arguments[CHUNKS] = self._chunks.ctypes.data
+        arguments[ADDRESSES] = self.addresses.ctypes.data
+        arguments[TENSORS] = len(counts)
+        arguments[BLOCKS] = self._blocks[-1]
+        self._work = int(self._counts.sum())
+
+    def holds(self, gradients: Sequence[torch.Tensor]) -> bool:
+        """Whether parameters, states and gradients are what and where the unit was built for.
+
+        Reads the gradients' addresses on the way; one of another layout is copied into the
+        parameter's.
+        """
+        self._copies = []
+        operands = self.program.operands
+        for name, column in zip(self._owned, self._columns, strict=True):
+            now = np.fromiter(map(torch.Tensor.data_ptr, column), np.int64, len(column))
+            if not np.array_equal(now, self.addresses[operands.index(name)]):
+                return False
+        addresses = self.addresses[operands.index("g")]
+        for t, (slot, g, order) in enumerate(
+            zip(self.slots, gradients, self._orders, strict=True)
+        ):
+            if g.dtype is not self._gradient_dtype or g.device.type != "cpu":
+                return False
+            if memory_order(slot.param) != order or g.shape != slot.param.shape:
+                return False
+            if g.is_sparse:
+                g = g.to_dense()
+                self._copies.append(g)
+            if memory_order(g) != order or g.is_neg() or g.is_conj():
+                g = torch.empty_like(slot.param, dtype=g.dtype).copy_(g)
+                self._copies.append(g)
+            addresses[t] = g.data_ptr()
+        return True
+
+    def prepare(self) -> bool:
+        return self.scalars.prepare()
+
+    def run(self, stage: int, sums: list[Floats], totals: list[float]) -> list[Floats]:
+        """Run one stage; given all reductions of earlier stages, return this stage's.
+
+        Args:
+            stage: its number.
+            sums: one array over tensors for each earlier reduction.
+            totals: elements in all units.
+        """
+        table, rows = self._constants(stage, sums, totals)
+        arguments = self._arguments
+        partials = np.empty((len(self.program.stages[stage].reductions), self._blocks[-1]))
+        arguments[TICKET] = 0
+        arguments[ROWS] = rows.ctypes.data
+        arguments[CONSTANTS] = table.ctypes.data
+        arguments[WIDTH] = table.shape[1]
+        arguments[PARTIALS] = partials.ctypes.data
+        wanted = min(torch.get_num_threads(), len(self._spans) - 1, self._work // WORTH_A_THREAD)
+        threads.run(self.kernels[stage], arguments.ctypes.data, wanted)
+        return [self._sum(row) for row in partials]
+
+    def finish(self) -> None:
+        self.scalars.finish()
+        # Autograd cannot see a kernel's writes: without this, backward through a graph recorded
+        # before the step would silently use the new values.
+        torch.autograd.graph.increment_version(self._written)
+        self._copies = []
+
+    def _constants(
+        self, stage: int, sums: list[Floats], totals: list[float]
+    ) -> tuple[npt.NDArray[Any], Integers]:
+        values, rows = self.scalars.values, self.scalars.rows
+        if len(self.program.stages) == 1:
+            return values.astype(self._compute), rows
+        wanted = self.program.stages[stage].constants
+        place = {c: i for i, c in enumerate(self.program.constants)}
+        columns = [place[c] for c in wanted if c.level is Level.SCALAR]
+        if all(c.level is Level.SCALAR for c in wanted):
+            return np.ascontiguousarray(values[:, columns], dtype=self._compute), rows
+        expanded = values[rows]
+        between = _between(self.program, stage)
+        with np.errstate(all="ignore"):
+            reduced = between(list(expanded.T), sums, self._counts.astype(float), totals[0])
+        table = np.empty((len(rows), len(wanted)), dtype=self._compute)
+        table[:, : len(columns)] = expanded[:, columns]
+        for k, value in enumerate(reduced):
+            table[:, len(columns) + k] = value
+        return table, np.arange(len(rows), dtype=np.int64)
+
+    def _sum(self, partials: Floats) -> Floats:
+        """The partial sums of each tensor added up, in the order of its blocks."""
+        starts = self._blocks[:-1]
+        result = np.zeros(len(starts))
+        some = starts < self._blocks[1:]
+        if some.any():
+            result[some] = np.add.reduceat(partials, starts[some])
+        return result
+
+    @property
+    def work(self) -> int:
+        return self._work
+
+
+class SparseUnit(KernelUnit):
+    """One parameter with a sparse gradient: the rows present are the kernel's tensors.
+
+    The parameter is contiguous; a row is a stretch of it, and of every state, that the gradient's
+    coalesced values cover.
+    """
+
+    def holds(self, gradients: Sequence[torch.Tensor]) -> bool:
+        (gradient,) = gradients
+        (slot,) = self.slots
+        if not gradient.is_sparse or gradient.dtype is not self._gradient_dtype:
+            return False
+        gradient = gradient.coalesce()
+        values = gradient.values().contiguous()
+        self._copies = [values]
+        count = values[0].numel() if len(values) else 0
+        flat = _flat_rows(gradient)
+        self._lay_out([count] * len(flat))
+        for name, column in zip(self._owned, self._columns, strict=True):
+            row = self.program.operands.index(name)
+            base = column[0].data_ptr()
+            self.addresses[row] = base + flat * count * self.formats[name].itemsize
+            if memory_order(column[0]) != memory_order(slot.param):
+                return False
+        step = count * self.formats["g"].itemsize
+        self.addresses[self.program.operands.index("g")] = values.data_ptr() + step * np.arange(
+            len(flat)
+        )
+        return memory_order(slot.param) == self._orders[0]
+
+    def prepare(self) -> bool:
+        if not self.scalars.prepare():
+            return False
+        self._one_row = np.zeros(self.addresses.shape[1], dtype=np.int64)
+        return True
+
+    def _constants(
+        self, stage: int, sums: list[Floats], totals: list[float]
+    ) -> tuple[npt.NDArray[Any], Integers]:
+        return self.scalars.values.astype(self._compute), self._one_row
+
+
+class EagerUnit:
+    """Parameters updated by calling the rule with tensors, one by one."""
+
+    def __init__(
+        self, rule: Rule, program: Program, slot: Slot, states: ScalarStates, sparse_rows: bool
+    ) -> None:
+        self.rule = rule
+        self._sparse_rows = sparse_rows
+        self.program = program
+        self.slots = [slot]
+        self.indices = slice(slot.index, slot.index + 1)
+        self.states = states
+        self._gradient: torch.Tensor | None = None
+
+    def holds(self, gradients: Sequence[torch.Tensor]) -> bool:
+        (self._gradient,) = gradients
+        return True
+
+    def prepare(self) -> bool:
+        (slot,) = self.slots
+        row = self.states.rows[slot.index].copy()
+        row[0] += 1
+        _, _, guards = self.program.prologue(slot.group, row.tolist())
+        self._row = dict(zip(self.states.names, row.tolist(), strict=True))
+        return guards == self.program.guards
+
+    def update(self, totals: list[torch.Tensor]) -> torch.Tensor | None:
+        """Update the parameter, or return its part of a sum over all tensors that is not known."""
+        (slot,) = self.slots
+        assert slot.state is not None
+        assert self._gradient is not None
+        differentiable = bool(slot.group.get("differentiable"))
+        with torch.set_grad_enabled(differentiable), AllTensors(totals):
+            p, g = slot.param, self._gradient
+            rows: tuple[torch.Tensor, ...] | None = None
+            states = {name: slot.state[name] for name in self.program.states}
+            if g.is_sparse and not self._sparse_rows:
+                g = g.to_dense()
+            if g.is_sparse:
+                g = g.coalesce()
+                rows = tuple(g.indices())
+                p, g = p[rows], g.values()
+                states = {name: tensor[rows] for name, tensor in states.items()}
+            elif differentiable:
+                p = p.clone()  # autograd may keep it, and the copy_ below would invalidate that
+            try:
+                new, tensors, scalars = eager.apply(
+                    self.rule, p, g, states, slot.group, self._row
+                )
+            except AllTensors.Incomplete as incomplete:
+                return incomplete.part
+            self._store(slot.param, new, rows)
+            for name, tensor in tensors.items():
+                if differentiable:
+                    slot.state.put(name, tensor)
+                else:
+                    self._store(slot.state[name], tensor, rows)
+            for name, value in scalars.items():
+                self._row[name] = float(value)
+        return None
+
+    @staticmethod
+    def _store(
+        target: torch.Tensor, value: torch.Tensor, rows: tuple[torch.Tensor, ...] | None
+    ) -> None:
+        if rows is None:
+            target.copy_(value)
+        else:
+            target.index_put_(rows, value)
+
+    def finish(self) -> None:
+        (slot,) = self.slots
+        self.states.rows[slot.index] = [self._row[name] for name in self.states.names]
+
+
+@lru_cache(maxsize=None)
+def _between(program: Program, stage: int) -> Callable[..., list[Any]]:
+    return compile_function(program.between_source(stage), "between", _ARRAY_NAMES)
+
+
+def _state(slot: Slot, name: str) -> torch.Tensor:
+    assert slot.state is not None
+    tensor: torch.Tensor = slot.state[name]
+    return tensor
+
+
+def _parts(tensor: torch.Tensor) -> int:
+    return 2 if tensor.dtype in REAL_PARTS else 1
+
+
+def _indices(slots: Sequence[Slot]) -> Any:
+    """The slots' rows: a slice (a view, no copy) where they follow each other."""
+    indices = [s.index for s in slots]
+    if indices == list(range(indices[0], indices[0] + len(indices))):
+        return slice(indices[0], indices[-1] + 1)
+    return np.asarray(indices)
+
+
+def _by_group(slots: Sequence[Slot]) -> list[tuple[Mapping[str, Any], int, int]]:
+    """(options, start, stop) of each run of slots of one group; slots come in group order."""
+    segments: list[tuple[Mapping[str, Any], int, int]] = []
+    for k, slot in enumerate(slots):
+        if segments and segments[-1][0] is slot.group:
+            options, start, _ = segments[-1]
+            segments[-1] = (options, start, k + 1)
+        else:
+            segments.append((slot.group, k, k + 1))
+    return segments
+
+
+def _flat_rows(gradient: torch.Tensor) -> npt.NDArray[np.int64]:
+    """The number of each row present, counted over the sparse dimensions in memory order."""
+    sparse_shape = gradient.shape[: gradient.sparse_dim()]
+    flat = torch.zeros(gradient.values().shape[0], dtype=torch.int64)
+    for index, size in zip(gradient.indices(), sparse_shape, strict=True):
+        flat = flat * size + index
+    return flat.numpy()
