@@ -1,0 +1,36 @@
+"""In place of ``torch.optim``: the same optimizers, each from one rule, run fused.
+
+>>> import thalweg.optim as optim
+>>> [cls.__name__ for cls in (optim.SGD, optim.AdamW)]
+['SGD', 'AdamW']
+"""
+
+from thalweg.optim.adadelta import Adadelta
+from thalweg.optim.adagrad import Adagrad
+from thalweg.optim.adam import Adam
+from thalweg.optim.adamax import Adamax
+from thalweg.optim.adamw import AdamW
+from thalweg.optim.asgd import ASGD
+from thalweg.optim.nadam import NAdam
+from thalweg.optim.optimizer import Optimizer
+from thalweg.optim.radam import RAdam
+from thalweg.optim.rmsprop import RMSprop
+from thalweg.optim.rprop import Rprop
+from thalweg.optim.sgd import SGD
+from thalweg.optim.sparse_adam import SparseAdam
+
+__all__ = [
+    "ASGD",
+    "SGD",
+    "Adadelta",
+    "Adagrad",
+    "Adam",
+    "AdamW",
+    "Adamax",
+    "NAdam",
+    "Optimizer",
+    "RAdam",
+    "RMSprop",
+    "Rprop",
+    "SparseAdam",
+]

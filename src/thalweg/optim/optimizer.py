@@ -1,0 +1,336 @@
+"""The base class of all optimizers: groups, state, checkpoints and the only ``step``.
+
+An optimizer is a rule, the ranges of its hyperparameters and a constructor. It is a
+``torch.optim.Optimizer`` by inheritance, because schedulers, scalers and trainers ask for one, but
+the contract is carried out here.
+"""
+
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, ClassVar, cast
+
+import torch
+from torch.optim.optimizer import required
+
+from thalweg.engine.engine import Engine
+from thalweg.engine.state import OptimizerState
+from thalweg.optim import checkpoint
+from thalweg.optim.ranges import NON_NEGATIVE, Range, Ranges, check_options, nearest
+from thalweg.rule import Rule
+
+Params = Iterable[torch.Tensor] | Iterable[dict[str, Any]] | Iterable[tuple[str, torch.Tensor]]
+Number = float | torch.Tensor
+Closure = Callable[[], Any]
+
+# The options every optimizer takes; see Optimizer.
+MODES: dict[str, Any] = {
+    "foreach": None,
+    "maximize": False,
+    "capturable": False,
+    "differentiable": False,
+    "fused": None,
+}
+
+_GROUP_KEYS = ("params", "param_names", "initial_lr", "name", "lr_scale")
+
+
+class Optimizer(torch.optim.Optimizer):
+    """Base class of optimizers that are given by a rule.
+
+    Args:
+        params: tensors, dicts (parameter groups with options of their own), or pairs of name and
+            tensor, in an order that is the same on every run.
+        defaults: every option's value for groups that do not give it.
+
+    Options every optimizer takes, as torch's do:
+
+    - ``maximize``: ascend instead of descend.
+    - ``fused``: None uses a kernel where there is one and runs eagerly elsewhere; True uses a
+      kernel or raises ``RuntimeError`` saying why there is none; False runs eagerly.
+    - ``differentiable``: let autograd see the step; runs eagerly.
+    - ``foreach``: accepted and without effect: every kernel updates all tensors at once.
+    - ``capturable``: accepted; on the CPU there is nothing to capture.
+
+    Attributes:
+        rule: the update rule; set by the subclass.
+        ranges: what each numeric option may be; set by the subclass, ``lr`` at least 0 by default.
+        defaults, state, param_groups: as in torch. ``state[p]["step"]`` and other scalar states
+            are 0-d float64 views into one tensor.
+
+    Raises:
+        TypeError: ``params`` is a tensor, holds something else than tensors, dicts or pairs, or is
+            a set; an option is misspelt or not a number.
+        ValueError: no parameters, a parameter that is not a leaf or in two groups, an option out
+            of range.
+        RuntimeError: ``fused`` together with ``foreach`` or ``differentiable``.
+    """
+
+    rule: ClassVar[Rule]
+    ranges: ClassVar[Ranges] = {"lr": NON_NEGATIVE}
+
+    def __init__(self, params: Params, defaults: dict[str, Any]) -> None:
+        if isinstance(params, torch.Tensor):
+            raise TypeError(
+                f"{self._name}: params must be an iterable of tensors or dicts, got a "
+                f"{type(params).__name__}; write [p] for a single parameter"
+            )
+        if isinstance(params, (set, frozenset)):
+            raise TypeError(
+                f"{self._name}: params must have an order that is the same on every run, got a "
+                f"{type(params).__name__}; pass a list"
+            )
+        entries = list(params)
+        if not entries:
+            raise ValueError(f"{self._name}: got an empty parameter list; pass the model's")
+        super().__init__(entries, defaults)
+
+    @property
+    def _name(self) -> str:
+        return type(self).__name__
+
+    # ---- state and groups -------------------------------------------------------------------
+
+    @property
+    def state(self) -> OptimizerState:
+        """Each parameter's states by name."""
+        state: OptimizerState = self.__dict__["_state"]
+        return state
+
+    @state.setter
+    def state(self, value: Mapping[Any, Any]) -> None:
+        self.__dict__["_state"] = OptimizerState(dict(value))
+
+    @property
+    def _engine(self) -> Engine:
+        engine = self.__dict__.get("_engine_")
+        if engine is None:
+            engine = self.__dict__["_engine_"] = Engine(self.rule, self)
+        return cast(Engine, engine)
+
+    @property
+    def step_count(self) -> int:
+        """The number of updates made, to the parameter that had most."""
+        self._engine.plan()
+        rows = self._engine.scalars.rows
+        return int(rows[:, 0].max()) if len(rows) else 0
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add a group of parameters, with options that override the defaults.
+
+        Raises as the constructor does, before anything is changed.
+        """
+        if not isinstance(param_group, dict):
+            raise TypeError(
+                f"{self._name}: a parameter group must be a dict, got {type(param_group).__name__}"
+            )
+        group = dict(param_group)
+        group["params"], names = self._tensors(group)
+        if names is not None:
+            group["param_names"] = names
+        for name, default in self.defaults.items():
+            if default is required and name not in group:
+                raise ValueError(f"{self._name}: a parameter group lacks the option {name!r}")
+            group.setdefault(name, default)
+        self._check_group(group)
+        if len({id(p) for p in group["params"]}) != len(group["params"]):
+            warnings.warn(
+                f"{self._name}: optimizer contains a parameter group with duplicate parameters; "
+                "each is updated once",
+                UserWarning,
+                stacklevel=3,
+            )
+        taken = {id(p) for other in self.param_groups for p in other["params"]}
+        if not taken.isdisjoint(id(p) for p in group["params"]):
+            raise ValueError(
+                f"{self._name}: some parameters appear in more than one parameter group; leave "
+                "each in one"
+            )
+        if any(("param_names" in other) != (names is not None) for other in self.param_groups):
+            raise ValueError(
+                f"{self._name}: all parameter groups must be with or without names; pass "
+                "named_parameters() for every group, or for none"
+            )
+        self.param_groups.append(group)
+        # The caller's dict is filled in too, as torch does.
+        param_group.update(group)
+
+    def _tensors(self, group: Mapping[str, Any]) -> tuple[list[torch.Tensor], list[str] | None]:
+        if "params" not in group:
+            raise ValueError(f"{self._name}: a parameter group must have the key 'params'")
+        params = group["params"]
+        if isinstance(params, (set, frozenset)):
+            raise TypeError(
+                f"{self._name}: params must have an order that is the same on every run, got a "
+                f"{type(params).__name__}; pass a list"
+            )
+        entries = [params] if isinstance(params, torch.Tensor) else list(params)
+        named = [isinstance(entry, tuple) for entry in entries]
+        if any(named) and not all(named):
+            raise ValueError(
+                f"{self._name}: all params must be with or without names; some names are missing"
+            )
+        tensors = [entry[1] for entry in entries] if any(named) else entries
+        for k, tensor in enumerate(tensors):
+            if not isinstance(tensor, torch.Tensor):
+                raise TypeError(
+                    f"{self._name}: parameter {k} is a {type(tensor).__name__}; an optimizer can "
+                    "only optimize Tensors"
+                )
+            differentiable = self.defaults.get("differentiable")
+            if not (differentiable or tensor.is_leaf or tensor.retains_grad):
+                raise ValueError(
+                    f"{self._name}: can't optimize a non-leaf Tensor: parameter {k}, shape "
+                    f"{tuple(tensor.shape)}, is the result of an operation; pass the tensor it was "
+                    "made from"
+                )
+        return tensors, [entry[0] for entry in entries] if any(named) else None
+
+    def _check_group(self, group: Mapping[str, Any]) -> None:
+        """Raise for options that are wrong by themselves or together."""
+        known = [*self.defaults, *_GROUP_KEYS]
+        for key in group:
+            if key not in known and (hint := nearest(str(key), list(self.defaults))):
+                raise TypeError(f"{self._name}: a parameter group has the key {key!r}{hint}")
+        check_options(self._name, group, self.ranges)
+        if group.get("fused") and group.get("foreach"):
+            raise RuntimeError(
+                f"{self._name}: `fused` and `foreach` cannot be `True` together; leave one out"
+            )
+        if group.get("fused") and group.get("differentiable"):
+            raise RuntimeError(
+                f"{self._name}: `fused` does not support `differentiable`; leave `fused` out"
+            )
+        self._check_tensor_options(group)
+
+    def _check_tensor_options(self, group: Mapping[str, Any]) -> None:
+        betas = group.get("betas", ())
+        are_tensors = [isinstance(beta, torch.Tensor) for beta in betas]
+        if any(are_tensors) and not all(are_tensors):
+            raise ValueError(
+                f"{self._name}: betas must be either both floats or both Tensors, got {betas}"
+            )
+        if group.get("foreach") and not group.get("capturable"):
+            for name, value in (("lr", group.get("lr")), *((f"betas[{i}]", b) for i, b in enumerate(betas))):
+                if isinstance(value, torch.Tensor):
+                    raise ValueError(
+                        f"{self._name}: {name} as a Tensor is not supported for capturable=False "
+                        "and foreach=True; leave foreach out"
+                    )
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Drop every gradient, or with ``set_to_none=False`` fill it with zeros."""
+        for group in self.param_groups:
+            for p in group["params"]:
+                if p.grad is None:
+                    continue
+                if set_to_none:
+                    p.grad = None
+                    continue
+                if p.grad.grad_fn is not None:
+                    p.grad.detach_()
+                else:
+                    p.grad.requires_grad_(False)
+                p.grad.zero_()
+
+    # ---- the step ---------------------------------------------------------------------------
+
+    def step(self, closure: Closure | None = None) -> Any:
+        """Update every parameter that has a gradient.
+
+        Args:
+            closure: evaluates the model anew and returns the loss; called first, with gradients
+                enabled.
+
+        Returns:
+            The closure's result, or None.
+        """
+        return self._step(closure)
+
+    def _step(self, closure: Closure | None) -> Any:
+        """The step without its hooks; overridden where the closure is called more than once."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        self._engine.step()
+        return loss
+
+    def sparse_gradient(self, options: Mapping[str, Any]) -> str:
+        """How a sparse gradient is treated: "rows" updates the rows present, "dense" all rows.
+
+        Raises:
+            RuntimeError: if the rule has no meaning for absent rows.
+        """
+        raise RuntimeError(
+            f"{self._name} does not support sparse gradients; use SparseAdam, Adagrad or SGD for "
+            "these parameters, or dense gradients"
+        )
+
+    def dense_gradient(self, options: Mapping[str, Any]) -> None:
+        """Raise ``RuntimeError`` where a dense gradient is not supported."""
+
+    # ---- checkpoints and copies -------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """State and options in torch's format: parameters numbered over all groups.
+
+        Tensors are the optimizer's own, not copies.
+        """
+        for before in self._optimizer_state_dict_pre_hooks.values():
+            before(self)
+        result = checkpoint.pack(self.param_groups, self.state)
+        for after in self._optimizer_state_dict_post_hooks.values():
+            changed = after(self, result)
+            if changed is not None:
+                result = changed
+        return result
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Take over a state dict of this class or of torch's class of the same name.
+
+        Everything is checked first: either all of it is loaded, or an exception names what does
+        not fit and the optimizer stays as it was. Tensors are copied, to the parameter's device and
+        layout, and widened to its dtype, never narrowed.
+
+        Raises:
+            TypeError: not a state dict.
+            ValueError: other groups or parameters, an option missing or out of range, a state
+                missing, unknown or of another shape.
+        """
+        for before in self._optimizer_load_state_dict_pre_hooks.values():
+            changed = before(self, cast(dict[str, Any], state_dict))
+            if changed is not None:
+                state_dict = changed
+        groups, state = checkpoint.unpack(self, state_dict)
+        for group in groups:
+            self._check_group(group)
+        self.__setstate__({"state": state, "param_groups": groups})
+        for after in self._optimizer_load_state_dict_post_hooks.values():
+            after(self)
+
+    def state_names(self, options: Mapping[str, Any]) -> tuple[Sequence[str], Sequence[str]]:
+        """The states a parameter must have with these options once it was updated, and all it may
+        have."""
+        scalars = [*(["step"] if self.rule.counted else []), *self.rule.scalar_states]
+        first = [1.0, *(self.rule.states[n].initial_value(options) for n in self.rule.scalar_states)]
+        needed = [*scalars, *self.rule.program(options, first).states]
+        return needed, [*scalars, *self.rule.tensor_states]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Everything but the engine (made anew where the copy is used) and the hooks."""
+        return {
+            "state": self.state,
+            **{
+                key: value
+                for key, value in self.__dict__.items()
+                # "step" is a scheduler's wrapper around the method, bound to this very object.
+                if key not in ("_state", "_engine_", "step") and not key.endswith("_hooks")
+            },
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        rest = dict(state)
+        self.__dict__.pop("_engine_", None)
+        if "state" in rest:
+            self.state = rest.pop("state")
+        super().__setstate__(rest)

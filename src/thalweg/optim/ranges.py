@@ -1,0 +1,91 @@
+"""What values a hyperparameter may have: declared once per optimizer, checked in one place."""
+
+import difflib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+
+@dataclass(frozen=True)
+class Range:
+    """An interval of numbers; ``open`` says which ends do not belong to it.
+
+    >>> print(Range(0, 1, open="high"))
+    >= 0 and < 1
+    """
+
+    low: float = 0.0
+    high: float = math.inf
+    open: str = "high"  # "low", "high" or "both"
+
+    def __contains__(self, value: float) -> bool:
+        above = value > self.low if self.open in ("low", "both") else value >= self.low
+        # An infinite upper end is no bound: torch takes lr=inf.
+        below = value < self.high if self.open in ("high", "both") else value <= self.high
+        return above and (below or self.high == math.inf == value)
+
+    def __str__(self) -> str:
+        low = f"{'>' if self.open in ('low', 'both') else '>='} {self.low:g}"
+        if self.high == math.inf:
+            return low
+        return f"{low} and {'<' if self.open in ('high', 'both') else '<='} {self.high:g}"
+
+
+NON_NEGATIVE = Range()
+POSITIVE = Range(open="both")
+FRACTION = Range(0, 1, open="high")
+ANY = Range(-math.inf, math.inf, open="neither")
+
+Ranges = Mapping[str, Range | tuple[Range, ...]]
+
+
+def check_options(owner: str, options: Mapping[str, Any], ranges: Ranges) -> None:
+    """Raise for an option out of its range, naming it, its value and what it may be.
+
+    Args:
+        owner: the optimizer's name.
+        options: a parameter group's options.
+        ranges: for each numeric option its range, or one for each number of a tuple.
+
+    Raises:
+        TypeError: if an option is not a number.
+        ValueError: if it is out of range, a Tensor of several elements, or a tuple of another
+            length.
+    """
+    for name, allowed in ranges.items():
+        value = options[name]
+        if isinstance(allowed, Range):
+            _check_number(owner, name, value, allowed)
+            continue
+        if not isinstance(value, (tuple, list)):
+            raise TypeError(
+                f"{owner}: {name} must be a tuple of {len(allowed)} numbers, got {value!r}"
+            )
+        if len(value) != len(allowed):
+            raise ValueError(f"{owner}: {name} must hold {len(allowed)} numbers, got {value!r}")
+        for i, (item, item_range) in enumerate(zip(value, allowed, strict=True)):
+            _check_number(owner, f"{name}[{i}]", item, item_range)
+
+
+def _check_number(owner: str, name: str, value: Any, allowed: Range) -> None:
+    if isinstance(value, torch.Tensor):
+        if value.numel() != 1:
+            raise ValueError(
+                f"{owner}: Tensor {name} must be 1-element, got shape {tuple(value.shape)}; pass "
+                "a 0-d tensor or a float"
+            )
+        if value.device.type == "meta":  # a tensor without values is checked where it has some
+            return
+    elif not isinstance(value, (int, float)) and not hasattr(value, "__float__"):
+        raise TypeError(f"{owner}: {name} must be a number, got {type(value).__name__} {value!r}")
+    if float(value) not in allowed:
+        raise ValueError(f"{owner}: {name} must be {allowed}, got {value}")
+
+
+def nearest(name: str, known: list[str]) -> str:
+    """A hint for a name that is nearly one of the known ones, else the empty string."""
+    near = difflib.get_close_matches(name, known, 1, cutoff=0.75)
+    return f"; did you mean {near[0]!r}?" if near else ""
