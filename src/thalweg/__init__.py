@@ -5,6 +5,7 @@
 
 __version__ = "0.1.0"
 
+from thalweg.engine.explain import explain, show_config
 from thalweg.optim.define import optimizer
 
-__all__ = ["__version__", "optimizer"]
+__all__ = ["__version__", "explain", "optimizer", "show_config"]

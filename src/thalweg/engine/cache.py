@@ -11,6 +11,7 @@ import sys
 import tempfile
 import warnings
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import thalweg
@@ -49,9 +50,11 @@ def load(name: str, source: str, also: str = "") -> tuple[dict[str, Any], Path |
 
 
 def _execute(source: str, filename: str) -> dict[str, Any]:
-    names: dict[str, Any] = {"__name__": f"thalweg_kernels.{Path(filename).stem}"}
-    exec(compile(source, filename, "exec"), names)
-    return names
+    # A module that can be found by its name: Numba looks it up when it loads machine code.
+    module = ModuleType(f"thalweg_kernels.{Path(filename).stem}")
+    sys.modules[module.__name__] = module
+    exec(compile(source, filename, "exec"), module.__dict__)
+    return module.__dict__
 
 
 def _write_once(path: Path, source: str) -> None:

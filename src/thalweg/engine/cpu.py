@@ -1,13 +1,13 @@
-"""The CPU back end: a program's stages printed as Numba source, compiled once for each set of formats.
+"""The CPU back end: a program's stages printed as Numba source and compiled.
 
 A generated kernel takes the address of an argument block (the constants below name its places) and
 works through spans of chunks until none is left. A span is what one thread takes at a time, a chunk
 a piece of one tensor. Any number of threads may run the same call.
 """
 
+import functools
 import hashlib
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -77,8 +77,9 @@ from thalweg.engine.intrinsics import (
 _WORK = f"""\
 def work(arguments):
     a = int64_pointer(arguments)
-    spans, chunks, addresses = int64_pointer(a[{SPANS}]), int64_pointer(a[{CHUNKS}]), int64_pointer(a[{ADDRESSES}])
-    span_count, tensors, rows = a[{SPAN_COUNT}], a[{TENSORS}], int64_pointer(a[{ROWS}])
+    spans, span_count = int64_pointer(a[{SPANS}]), a[{SPAN_COUNT}]
+    chunks, rows = int64_pointer(a[{CHUNKS}]), int64_pointer(a[{ROWS}])
+    addresses, tensors = int64_pointer(a[{ADDRESSES}]), a[{TENSORS}]
     constants, width = {{compute}}_pointer(a[{CONSTANTS}]), a[{WIDTH}]
     zero, one = {{compute}}(0.0), {{compute}}(1.0)
 {{partials}}    span = take(arguments)
@@ -112,7 +113,7 @@ class Kernel:
     Attributes:
         address: of the machine code, ``void(int64)``.
         numba_threads: makes ``run(arguments, threads)`` on Numba's own threads.
-        source: the generated text; ``path`` where it lies, if it could be written.
+        source: the generated function; ``path`` of the file it lies in, if one could be written.
     """
 
     address: int
@@ -133,15 +134,16 @@ def compile_stage(program: Program, index: int, formats: dict[str, Format]) -> K
     return _compile(f"{program.name}_{suffix}", title, text)
 
 
-@lru_cache(maxsize=None)
+@functools.cache
 def _compile(name: str, title: str, text: str) -> Kernel:
     source = _HEADER.format(title=title) + text
-    module, path = cache.load(name, source, also=_intrinsics_hash())
-    return Kernel(module["kernel"].address, module["numba_threads"], source, path)
+    module, path = cache.load(name, source, also=intrinsics_hash())
+    text = text.replace("{cached}", str(path is not None))
+    return Kernel(module["kernel"].address, module["numba_threads"], text, path)
 
 
-@lru_cache(maxsize=None)
-def _intrinsics_hash() -> str:
+@functools.cache
+def intrinsics_hash() -> str:
     """Compiled files hold the intrinsics' code too, so a change there must change their names."""
     return hashlib.sha256(Path(__file__).with_name("intrinsics.py").read_bytes()).hexdigest()
 

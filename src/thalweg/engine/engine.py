@@ -15,17 +15,14 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from thalweg.engine.formats import format_of
+from thalweg.engine.formats import Format, format_of
 from thalweg.engine.layout import is_dense
 from thalweg.engine.slots import Group, ScalarStates, Slot, prepare_state, slots_of
 from thalweg.engine.state import OptimizerState
-from thalweg.engine.units import EagerUnit, Floats, KernelUnit, SparseUnit
-from thalweg.rule import Rule
+from thalweg.engine.units import PLAIN_TENSORS, EagerUnit, Floats, KernelUnit, SparseUnit
+from thalweg.rule import Program, Rule
 
 Unit = KernelUnit | EagerUnit
-
-# Tensor types whose data_ptr() is where their elements are.
-PLAIN_TENSORS = (torch.Tensor, torch.nn.Parameter)
 
 
 class Owner(Protocol):
@@ -64,13 +61,13 @@ class Engine:
         self.units: list[Unit] = []
         self.choices: dict[int, Choice] = {}
         self._planned_for: tuple[Any, ...] = ()
-        self._present: list[bool] = []
+        self._absent: list[Slot] = []
 
     def step(self) -> None:
         """Update every parameter that has a gradient."""
-        gradients = self._look()
+        self._look()
         if not all(unit.prepare() for unit in self.units):
-            gradients = self._plan()
+            self._plan()
             for unit in self.units:
                 assert unit.prepare()
         self._run()
@@ -80,6 +77,32 @@ class Engine:
     def plan(self) -> None:
         """Plan without running, for what wants to look at the plan."""
         self._look()
+
+    def look_at_slots(self) -> list[Slot]:
+        """The parameters as they are now, without planning a step."""
+        self._take_slots()
+        self._planned_for = ()
+        return self.slots
+
+    def foresee(self, slot: Slot) -> tuple[Program, dict[str, Format | None], Choice]:
+        """The program, formats and back end of a parameter's next update, changing nothing.
+
+        A parameter without a gradient is taken to get one of its own dtype.
+        """
+        p = slot.param
+        state = self.owner.state.get(p, {})
+        g = p.grad if p.grad is not None else p.detach()
+        row = self._row_after(slot)
+        program = self.rule.program(slot.group, row)
+        dtypes = {"p": p.dtype, "g": g.dtype}
+        dtypes |= {n: state[n].dtype if n in state else p.dtype for n in program.states}
+        formats = {name: format_of(dtype) for name, dtype in dtypes.items()}
+        return program, formats, self._choose(slot, g)
+
+    @property
+    def shown_scalars(self) -> list[str]:
+        """The scalar states that appear in ``optimizer.state``."""
+        return [*(["step"] if self.rule.counted else []), *self.rule.scalar_states]
 
     def create_states(self) -> None:
         """Create the states of all parameters now, not when each is first updated."""
@@ -91,7 +114,7 @@ class Engine:
     def share_memory(self) -> None:
         """Move all states into shared memory."""
         self.create_states()
-        self.scalars.tensor.share_memory_()
+        self.scalars.tensor.share_memory_()  # type: ignore[no-untyped-call]
         self.scalars.rows = self.scalars.tensor.numpy()
         for slot in self.slots:
             assert slot.state is not None
@@ -100,15 +123,13 @@ class Engine:
                     slot.state[name].share_memory_()
         self._planned_for = ()
 
-    def _look(self) -> list[torch.Tensor | None]:
-        if self._signature() != self._planned_for:
-            return self._plan()
-        gradients = [slot.param.grad for slot in self.slots]
-        if [g is not None for g in gradients] != self._present:
-            return self._plan()
-        if not all(unit.holds(_select(gradients, unit.indices)) for unit in self.units):
-            return self._plan()
-        return gradients
+    def _look(self) -> None:
+        if (
+            self._signature() != self._planned_for
+            or any(slot.param.grad is not None for slot in self._absent)
+            or not all(unit.holds() for unit in self.units)
+        ):
+            self._plan()
 
     def _signature(self) -> tuple[Any, ...]:
         """What a plan depends on besides tensors: changes when groups or states are replaced."""
@@ -121,7 +142,7 @@ class Engine:
             owner.state.changes.count,
         )
 
-    def _plan(self) -> list[torch.Tensor | None]:
+    def _plan(self) -> None:
         owner = self.owner
         self._planned_for = ()  # whatever raises below, the next step plans again
         self._take_slots()
@@ -151,12 +172,10 @@ class Engine:
             for (program, _, gradient, _), slots in buckets.items()
         ]
         self.units = units
+        self._absent = [s for s, g in zip(self.slots, gradients, strict=True) if g is None]
         for unit in units:
-            chosen = [g for g in _select(gradients, unit.indices) if g is not None]
-            assert unit.holds(chosen)
-        self._present = [g is not None for g in gradients]
+            assert unit.holds()
         self._planned_for = self._signature()
-        return gradients
 
     def _take_slots(self) -> None:
         """Number the parameters anew, keeping the scalar states of those that stay."""
@@ -174,6 +193,9 @@ class Engine:
                 self.scalars.rows[slot.index] = rows[old.index]
 
     def _row_after(self, slot: Slot) -> list[float]:
+        """The scalar states of a parameter's next update, which counts one step more."""
+        if slot.param not in self.owner.state:
+            self.scalars.begin(slot)
         row: list[float] = self.scalars.rows[slot.index].tolist()
         row[0] += 1
         return row
@@ -272,22 +294,16 @@ class Engine:
 def _add_over_units(units: Sequence[KernelUnit], sums: list[list[Floats]], stage: int) -> None:
     """Turn each sum over all tensors of this stage into the total, the same for every tensor."""
     scopes = [
-        [r.detail for r in u.program.stages[stage].reductions] if stage < len(u.program.stages)
+        [r.detail for r in u.program.stages[stage].reductions]
+        if stage < len(u.program.stages)
         else []
         for u in units
     ]
-    for k, scope in enumerate(max(scopes, key=len, default=[])):
+    longest: list[str] = max(scopes, key=lambda scope: len(scope), default=[])
+    for k, scope in enumerate(longest):
         if scope != "all":
             continue
         place = [len(known) - len(own) + k for known, own in zip(sums, scopes, strict=True)]
-        total = float(
-            np.sum([float(known[i].sum()) for known, i in zip(sums, place, strict=True)])
-        )
+        total = float(np.sum([float(known[i].sum()) for known, i in zip(sums, place, strict=True)]))
         for known, i in zip(sums, place, strict=True):
             known[i] = np.full_like(known[i], total)
-
-
-def _select(gradients: Sequence[Any], indices: Any) -> list[Any]:
-    if isinstance(indices, slice):
-        return list(gradients[indices])
-    return [gradients[i] for i in indices]

@@ -1,4 +1,4 @@
-"""How an operand is stored: a load that converts up to the compute type, a store that converts down.
+"""How an operand is stored: a load that converts up, a store that converts down.
 
 A format knows nothing of rules, and a rule nothing of formats; every operand has its own.
 """

@@ -18,15 +18,38 @@ def _pointer_to(element: Any) -> Any:
         def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             return builder.inttoptr(args[0], context.get_value_type(signature.return_type))
 
-        return types.CPointer(element)(types.int64), codegen
+        return types.CPointer(element)(types.int64), codegen  # type: ignore[no-untyped-call]
 
     return pointer
 
 
 int64_pointer = _pointer_to(types.int64)
+int32_pointer = _pointer_to(types.int32)
 float64_pointer = _pointer_to(types.float64)
 float32_pointer = _pointer_to(types.float32)
 uint16_pointer = _pointer_to(types.uint16)
+
+
+@intrinsic
+def call(typing_context: Any, function: Any, x: Any) -> Any:
+    """Call a C function by its address: one pointer in, a pointer or small integer out."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        kind = ir.FunctionType(_I64, [_I64])
+        return builder.call(builder.inttoptr(args[0], kind.as_pointer()), [args[1]])
+
+    return types.int64(types.int64, types.int64), codegen
+
+
+@intrinsic
+def call_with(typing_context: Any, function: Any, x: Any, out: Any) -> Any:
+    """Call a C function by its address: pointers to a thing and to its answer in, a status out."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        kind = ir.FunctionType(_I32, [_I64, _I64])
+        return builder.call(builder.inttoptr(args[0], kind.as_pointer()), [args[1], args[2]])
+
+    return types.int32(types.int64, types.int64, types.int64), codegen
 
 
 @intrinsic
@@ -42,7 +65,7 @@ def take(typing_context: Any, address: Any) -> Any:
 
 @intrinsic
 def add_in_any_order(typing_context: Any, a: Any, b: Any) -> Any:
-    """a + b in float64, which a sum may regroup into vector lanes; nothing else may be regrouped."""
+    """a + b in float64, which a sum may regroup into vector lanes."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return builder.fadd(args[0], args[1], flags=("reassoc",))

@@ -1,4 +1,4 @@
-"""A slot for each parameter: its place in the groups, its state tensors, its row of scalar states."""
+"""A slot for each parameter: its group, its state tensors, its row of scalar states."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -35,8 +35,8 @@ class Slot:
 
 
 def slots_of(groups: Sequence[Group]) -> list[Slot]:
-    slots = []
-    seen = set()
+    slots: list[Slot] = []
+    seen: set[int] = set()
     for number, group in enumerate(groups):
         names = group.get("param_names")
         for k, param in enumerate(group["params"]):
@@ -92,9 +92,10 @@ def prepare_state(
     State tensors have the parameter's dtype and layout; one of another layout (from a checkpoint of
     a contiguous model, say) is laid out anew.
     """
+    begun = slot.param in state
     slot.state = state[slot.param]
     fresh = not any(name in slot.state for name in ("step", *rule.states))
-    if fresh:
+    if not begun or (rule.counted and fresh):
         scalars.begin(slot)
     elif not rule.counted and all(name in slot.state for name in program.states):
         # Without a saved count, a state that exists tells that this is not the first update.

@@ -1,8 +1,8 @@
 """The optimizer's ``state``: ordinary dicts that tell the engine when an entry was replaced.
 
-The engine keeps the addresses of state tensors. A user may replace one (``optimizer.state[p]
-["exp_avg"] = x``), drop one, or load a checkpoint; comparing all entries at every step would cost
-more than the step. So each dict counts its changes, and the engine looks again when the count moved.
+The engine keeps the addresses of state tensors. A user may replace one
+(``optimizer.state[p]["exp_avg"] = x``), drop one, or load a checkpoint; comparing all entries at
+each step would cost more than the step. So each dict counts its changes, and the engine looks again when the count moved.
 Copies and pickles are plain dicts.
 """
 

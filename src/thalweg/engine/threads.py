@@ -9,20 +9,21 @@ import ctypes
 import os
 import sys
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 
 import torch
 
 from thalweg.engine.cpu import Kernel
 
-_CALL = ctypes.CFUNCTYPE(None, ctypes.c_int64)
+# Small work on one thread keeps the GIL: it is done before another thread would have woken.
+_CALL = ctypes.PYFUNCTYPE(None, ctypes.c_int64)
 
 
 def run(kernel: Kernel, arguments: int, threads: int) -> None:
     """Call the kernel with the address of its arguments on so many threads, and wait."""
     if threads <= 1:
-        _entry(kernel.address)(arguments)
+        entry(kernel.address)(arguments)
         return
     pool = openmp_pool()
     if pool is not None:
@@ -31,18 +32,18 @@ def run(kernel: Kernel, arguments: int, threads: int) -> None:
         _numba_run(kernel)(arguments, threads)
 
 
-@lru_cache(maxsize=None)
-def _entry(address: int) -> Callable[[int], None]:
+@cache
+def entry(address: int) -> Callable[[int], None]:
     return _CALL(address)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _numba_run(kernel: Kernel) -> Callable[[int, int], None]:
     run: Callable[[int, int], None] = kernel.numba_threads()
     return run
 
 
-@lru_cache(maxsize=None)
+@cache
 def openmp_pool() -> Callable[[int, int, int, int], None] | None:
     """``GOMP_parallel`` of the GNU OpenMP library that torch runs on, or None."""
     library = openmp_library()
@@ -54,7 +55,7 @@ def openmp_pool() -> Callable[[int, int, int, int], None] | None:
     return function
 
 
-@lru_cache(maxsize=None)
+@cache
 def openmp_library() -> Path | None:
     """The GNU OpenMP library in this process, torch's own first.
 

@@ -5,14 +5,14 @@ for each stage, ``finish`` (counts and versions).
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from thalweg.engine import eager, threads
+from thalweg.engine import eager, native, threads
 from thalweg.engine.cpu import (
     ADDRESSES,
     ARGUMENTS,
@@ -35,6 +35,9 @@ from thalweg.rule import Program, Rule
 from thalweg.rule.functions import AllTensors
 from thalweg.rule.program import compile_function
 from thalweg.rule.symbols import Level
+
+# Tensor types whose data_ptr() is where their elements are.
+PLAIN_TENSORS = (torch.Tensor, torch.nn.Parameter)
 
 Floats = npt.NDArray[np.float64]
 
@@ -61,7 +64,7 @@ class Scalars:
         self._states = states
         self._segments = _by_group(slots)
         self._indices = _indices(slots)
-        self._columns = [states.names.index(name) for name in program.scalar_states]
+        self._columns = [states.names.index(name) for name, _ in program.scalar_outputs]
         self.rows: Integers = np.zeros(len(slots), dtype=np.int64)
         self.values: Floats = np.zeros((1, len(program.constants)))
         self._next: Floats = np.zeros((0, 0))
@@ -73,14 +76,14 @@ class Scalars:
         after = current.copy()
         after[:, 0] += 1
         inputs = after.copy() if columns else after
-        values = []
+        values: list[Sequence[float]] = []
         for options, start, stop in self._segments:
             block = inputs[start:stop]
             if (block == block[0]).all():
-                cases, case = block[:1], 0
+                cases, case = block[:1], np.zeros(1, dtype=np.int64)
             else:
-                cases, case = np.unique(block, axis=0, return_inverse=True)
-                case = case.reshape(-1)
+                cases, inverse = np.unique(block, axis=0, return_inverse=True)
+                case = inverse.reshape(-1)
             self.rows[start:stop] = case + len(values)
             results = []
             for row in cases.tolist():
@@ -107,7 +110,6 @@ class KernelUnit:
     ) -> None:
         self.program = program
         self.slots = slots
-        self.indices = _indices(slots)
         self.scalars = Scalars(program, slots, states)
         first = slots[0]
         assert first.state is not None
@@ -116,9 +118,7 @@ class KernelUnit:
         formats = {name: format_of(dtype) for name, dtype in dtypes.items()}
         self.formats = {name: f for name, f in formats.items() if f is not None}
         assert len(self.formats) == len(formats)
-        self.kernels = [
-            compile_stage(program, k, self.formats) for k in range(len(program.stages))
-        ]
+        self.kernels = [compile_stage(program, k, self.formats) for k in range(len(program.stages))]
         compute = compute_type(tuple(self.formats.values()))
         self._compute = np.float64 if compute == "float64" else np.float32
         self._columns = [
@@ -135,11 +135,21 @@ class KernelUnit:
         self._arguments = np.zeros(ARGUMENTS, dtype=np.int64)
         self._lay_out([s.param.numel() * _parts(s.param) for s in slots])
         self._copies: list[torch.Tensor] = []
+        lib = native.library()
+        self._versions = native.Versions(lib, self._written)
+        self._reader = self._make_reader(lib)
 
     @property
     def _owned(self) -> list[str]:
         """The operands whose addresses rarely change: all but the gradient."""
         return [name for name in self.program.operands if name != "g"]
+
+    def _make_reader(self, lib: native.Library | None) -> native.Reader | None:
+        if lib is None or any(s.param.is_complex() for s in self.slots):
+            return None  # a complex gradient may be lazily conjugated, which only Python is asked
+        params, *states = self._columns
+        flat = [tensor for column in states for tensor in column]
+        return native.Reader(lib, params, flat, self.addresses, self._gradient_dtype)
 
     def _lay_out(self, counts: Sequence[int]) -> None:
         """The static half of a call: chunks, spans, and the space for addresses."""
@@ -158,31 +168,32 @@ class KernelUnit:
         arguments[BLOCKS] = self._blocks[-1]
         self._work = int(self._counts.sum())
 
-    def holds(self, gradients: Sequence[torch.Tensor]) -> bool:
+    def holds(self) -> bool:
         """Whether parameters, states and gradients are what and where the unit was built for.
 
         Reads the gradients' addresses on the way; one of another layout is copied into the
         parameter's.
         """
         self._copies = []
+        if self._reader is not None and self._reader.read():
+            return True
         operands = self.program.operands
         for name, column in zip(self._owned, self._columns, strict=True):
             now = np.fromiter(map(torch.Tensor.data_ptr, column), np.int64, len(column))
             if not np.array_equal(now, self.addresses[operands.index(name)]):
                 return False
         addresses = self.addresses[operands.index("g")]
-        for t, (slot, g, order) in enumerate(
-            zip(self.slots, gradients, self._orders, strict=True)
-        ):
-            if g.dtype is not self._gradient_dtype or g.device.type != "cpu":
+        for t, (slot, order) in enumerate(zip(self.slots, self._orders, strict=True)):
+            p, g = slot.param, slot.param.grad
+            if g is None or g.dtype is not self._gradient_dtype or type(g) not in PLAIN_TENSORS:
                 return False
-            if memory_order(slot.param) != order or g.shape != slot.param.shape:
+            if memory_order(p) != order or g.shape != p.shape or g.device.type != "cpu":
                 return False
             if g.is_sparse:
                 g = g.to_dense()
-                self._copies.append(g)
             if memory_order(g) != order or g.is_neg() or g.is_conj():
-                g = torch.empty_like(slot.param, dtype=g.dtype).copy_(g)
+                g = torch.empty_like(p, dtype=g.dtype).copy_(g)
+            if g is not p.grad:
                 self._copies.append(g)
             addresses[t] = g.data_ptr()
         return True
@@ -207,14 +218,17 @@ class KernelUnit:
         arguments[WIDTH] = table.shape[1]
         arguments[PARTIALS] = partials.ctypes.data
         wanted = min(torch.get_num_threads(), len(self._spans) - 1, self._work // WORTH_A_THREAD)
+        # While other Python threads run, nothing may free a gradient under the kernel.
+        alive = [s.param.grad for s in self.slots] if wanted > 1 else None
         threads.run(self.kernels[stage], arguments.ctypes.data, wanted)
+        del alive
         return [self._sum(row) for row in partials]
 
     def finish(self) -> None:
         self.scalars.finish()
         # Autograd cannot see a kernel's writes: without this, backward through a graph recorded
         # before the step would silently use the new values.
-        torch.autograd.graph.increment_version(self._written)
+        self._versions.bump()
         self._copies = []
 
     def _constants(
@@ -259,10 +273,15 @@ class SparseUnit(KernelUnit):
     coalesced values cover.
     """
 
-    def holds(self, gradients: Sequence[torch.Tensor]) -> bool:
-        (gradient,) = gradients
+    def _make_reader(self, lib: native.Library | None) -> native.Reader | None:
+        return None
+
+    def holds(self) -> bool:
         (slot,) = self.slots
-        if not gradient.is_sparse or gradient.dtype is not self._gradient_dtype:
+        gradient = slot.param.grad
+        if gradient is None or gradient.dtype is not self._gradient_dtype:
+            return False
+        if not gradient.is_sparse or memory_order(slot.param) != self._orders[0]:
             return False
         gradient = gradient.coalesce()
         values = gradient.values().contiguous()
@@ -274,13 +293,11 @@ class SparseUnit(KernelUnit):
             row = self.program.operands.index(name)
             base = column[0].data_ptr()
             self.addresses[row] = base + flat * count * self.formats[name].itemsize
-            if memory_order(column[0]) != memory_order(slot.param):
-                return False
         step = count * self.formats["g"].itemsize
         self.addresses[self.program.operands.index("g")] = values.data_ptr() + step * np.arange(
             len(flat)
         )
-        return memory_order(slot.param) == self._orders[0]
+        return True
 
     def prepare(self) -> bool:
         if not self.scalars.prepare():
@@ -304,13 +321,12 @@ class EagerUnit:
         self._sparse_rows = sparse_rows
         self.program = program
         self.slots = [slot]
-        self.indices = slice(slot.index, slot.index + 1)
         self.states = states
         self._gradient: torch.Tensor | None = None
 
-    def holds(self, gradients: Sequence[torch.Tensor]) -> bool:
-        (self._gradient,) = gradients
-        return True
+    def holds(self) -> bool:
+        self._gradient = self.slots[0].param.grad
+        return self._gradient is not None
 
     def prepare(self) -> bool:
         (slot,) = self.slots
@@ -340,9 +356,7 @@ class EagerUnit:
             elif differentiable:
                 p = p.clone()  # autograd may keep it, and the copy_ below would invalidate that
             try:
-                new, tensors, scalars = eager.apply(
-                    self.rule, p, g, states, slot.group, self._row
-                )
+                new, tensors, scalars = eager.apply(self.rule, p, g, states, slot.group, self._row)
             except AllTensors.Incomplete as incomplete:
                 return incomplete.part
             self._store(slot.param, new, rows)
@@ -369,7 +383,7 @@ class EagerUnit:
         self.states.rows[slot.index] = [self._row[name] for name in self.states.names]
 
 
-@lru_cache(maxsize=None)
+@cache
 def _between(program: Program, stage: int) -> Callable[..., list[Any]]:
     return compile_function(program.between_source(stage), "between", _ARRAY_NAMES)
 

@@ -32,7 +32,7 @@ def pack(groups: Sequence[Mapping[str, Any]], state: Mapping[Any, Any]) -> dict[
 
 
 def unpack(optimizer: "Optimizer", saved: Mapping[str, Any]) -> tuple[Groups, State]:
-    """Groups and state for this optimizer from a state dict, all copied; raises if it does not fit."""
+    """Groups and state from a state dict, all copied; raises if it does not fit the optimizer."""
     name = type(optimizer).__name__
     if not isinstance(saved, Mapping):
         raise TypeError(f"{name}: a state dict must be a dict, got {type(saved).__name__}")
@@ -132,8 +132,7 @@ def _value(optimizer: "Optimizer", place: str, p: torch.Tensor, key: str, value:
         value = value.to_dense()  # torch's SGD keeps a sparse momentum_buffer
     if value.shape != p.shape:
         raise ValueError(
-            f"{place}: state {key!r} has shape {tuple(value.shape)}, the parameter "
-            f"{tuple(p.shape)}"
+            f"{place}: state {key!r} has shape {tuple(value.shape)}, the parameter {tuple(p.shape)}"
         )
     if not (value.is_floating_point() or value.is_complex()) or (
         value.is_complex() and not p.is_complex()

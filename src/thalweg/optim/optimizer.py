@@ -15,7 +15,7 @@ from torch.optim.optimizer import required
 from thalweg.engine.engine import Engine
 from thalweg.engine.state import OptimizerState
 from thalweg.optim import checkpoint
-from thalweg.optim.ranges import NON_NEGATIVE, Range, Ranges, check_options, nearest
+from thalweg.optim.ranges import NON_NEGATIVE, Ranges, check_options, nearest
 from thalweg.rule import Rule
 
 Params = Iterable[torch.Tensor] | Iterable[dict[str, Any]] | Iterable[tuple[str, torch.Tensor]]
@@ -79,7 +79,7 @@ class Optimizer(torch.optim.Optimizer):
                 f"{self._name}: params must have an order that is the same on every run, got a "
                 f"{type(params).__name__}; pass a list"
             )
-        entries = list(params)
+        entries: list[Any] = list(params)
         if not entries:
             raise ValueError(f"{self._name}: got an empty parameter list; pass the model's")
         super().__init__(entries, defaults)
@@ -163,13 +163,13 @@ class Optimizer(torch.optim.Optimizer):
                 f"{self._name}: params must have an order that is the same on every run, got a "
                 f"{type(params).__name__}; pass a list"
             )
-        entries = [params] if isinstance(params, torch.Tensor) else list(params)
+        entries: list[Any] = [params] if isinstance(params, torch.Tensor) else list(params)
         named = [isinstance(entry, tuple) for entry in entries]
         if any(named) and not all(named):
             raise ValueError(
                 f"{self._name}: all params must be with or without names; some names are missing"
             )
-        tensors = [entry[1] for entry in entries] if any(named) else entries
+        tensors: list[Any] = [entry[1] for entry in entries] if any(named) else entries
         for k, tensor in enumerate(tensors):
             if not isinstance(tensor, torch.Tensor):
                 raise TypeError(
@@ -183,7 +183,7 @@ class Optimizer(torch.optim.Optimizer):
                     f"{tuple(tensor.shape)}, is the result of an operation; pass the tensor it was "
                     "made from"
                 )
-        return tensors, [entry[0] for entry in entries] if any(named) else None
+        return tensors, [str(entry[0]) for entry in entries] if any(named) else None
 
     def _check_group(self, group: Mapping[str, Any]) -> None:
         """Raise for options that are wrong by themselves or together."""
@@ -210,7 +210,8 @@ class Optimizer(torch.optim.Optimizer):
                 f"{self._name}: betas must be either both floats or both Tensors, got {betas}"
             )
         if group.get("foreach") and not group.get("capturable"):
-            for name, value in (("lr", group.get("lr")), *((f"betas[{i}]", b) for i, b in enumerate(betas))):
+            numbers = {"lr": group.get("lr")} | {f"betas[{i}]": b for i, b in enumerate(betas)}
+            for name, value in numbers.items():
                 if isinstance(value, torch.Tensor):
                     raise ValueError(
                         f"{self._name}: {name} as a Tensor is not supported for capturable=False "
@@ -309,10 +310,10 @@ class Optimizer(torch.optim.Optimizer):
             after(self)
 
     def state_names(self, options: Mapping[str, Any]) -> tuple[Sequence[str], Sequence[str]]:
-        """The states a parameter must have with these options once it was updated, and all it may
-        have."""
-        scalars = [*(["step"] if self.rule.counted else []), *self.rule.scalar_states]
-        first = [1.0, *(self.rule.states[n].initial_value(options) for n in self.rule.scalar_states)]
+        """The states that an updated parameter must have with these options, and all it may."""
+        scalars = self._engine.shown_scalars
+        names = self.rule.scalar_states
+        first = [1.0, *(self.rule.states[name].initial_value(options) for name in names)]
         needed = [*scalars, *self.rule.program(options, first).states]
         return needed, [*scalars, *self.rule.tensor_states]
 

@@ -33,7 +33,8 @@ class RAdam(Optimizer):
         v <- beta2 * v + (1 - beta2) * g^2
         rho_inf = 2 / (1 - beta2) - 1,   rho = rho_inf - 2 t beta2^t / (1 - beta2^t)
         r = sqrt((rho - 4)(rho - 2) rho_inf / ((rho_inf - 4)(rho_inf - 2) rho))
-        p <- p - lr * m / (1 - beta1^t) * (r * sqrt(1 - beta2^t) / (sqrt(v) + eps) if rho > 5 else 1)
+        a = r * sqrt(1 - beta2^t) / (sqrt(v) + eps) if rho > 5 else 1
+        p <- p - lr * m / (1 - beta1^t) * a
 
     Args:
         params: the parameters; see :class:`Optimizer`, also for the options not listed here.

@@ -1,8 +1,8 @@
 """Rprop: resilient backpropagation.
 
-Paper: Riedmiller and Braun, "A direct adaptive method for faster backpropagation learning: The RPROP
-algorithm", 1993; where the sign changes the step is left out and the gradient forgotten, without
-backtracking (the variant that Igel and Hüsken, 2000, call iRprop-).
+Paper: Riedmiller and Braun, "A direct adaptive method for faster backpropagation learning: The
+RPROP algorithm", 1993; where the sign changes, the step is left out and the gradient forgotten,
+without backtracking (the variant that Igel and Hüsken, 2000, call iRprop-).
 """
 
 from typing import Any

@@ -100,7 +100,7 @@ class Rule:
     ) -> None:
         self.update = update
         self.counted = counted
-        self.name = name or getattr(update, "__name__", "rule")
+        self.name = name or str(getattr(update, "__name__", "rule"))
         self.states = {
             key: value if isinstance(value, State) else State(value)
             for key, value in (states or {}).items()
@@ -115,8 +115,10 @@ class Rule:
         return f"Rule({self.name}, states={list(self.states)})"
 
     def program(self, options: Mapping[str, Any], row: Sequence[float]) -> Program:
-        """The program for these options and scalar states (``step`` first), traced at most once
-        for each setting of the rule's switches."""
+        """The program for these options and scalar states, ``step`` first.
+
+        Traced at most once for each setting of the rule's switches.
+        """
         for program in self._programs:
             try:
                 if program.prologue(options, row)[2] == program.guards:

@@ -24,7 +24,7 @@ def maximizable(update: Update) -> Update:
 
 
 def l2_regularized(update: Update) -> Update:
-    """Weight decay as the gradient of (weight_decay / 2) · ‖p‖²: the rule sees g + weight_decay · p.
+    """Weight decay as the gradient of (weight_decay / 2) · ‖p‖²: g grows by it.
 
     Reads ``h.weight_decay``.
     """
@@ -51,7 +51,7 @@ def decoupled_decayed(update: Update) -> Update:
 
 
 def weight_decayed(update: Update) -> Update:
-    """Decoupled weight decay where ``h.decoupled_weight_decay`` is set, L2 regularization where not."""
+    """Decoupled decay where ``h.decoupled_weight_decay`` is set, L2 regularization elsewhere."""
     decoupled, l2 = decoupled_decayed(update), l2_regularized(update)
 
     @wraps(update)

@@ -57,7 +57,7 @@ class Program:
         name: the rule's name.
         states: the state tensors it touches, in declared order.
         stages: one, or more where reductions are used.
-        scalar_states: the scalar states it assigns (``step`` is not among them).
+        scalar_outputs: the scalar states it assigns, and the nodes (``step`` is not among them).
         constants: every SCALAR node the stages or the reduced expressions take, in the order in
             which the prologue returns them.
         guards: the values the trace relied on, in the order in which the prologue returns them.
@@ -66,7 +66,7 @@ class Program:
     name: str
     states: tuple[str, ...]
     stages: tuple[Stage, ...]
-    scalar_states: tuple[str, ...]
+    scalar_outputs: tuple[tuple[str, Symbol], ...]
     constants: tuple[Symbol, ...]
     guards: tuple[Any, ...]
     prologue_source: str
@@ -99,7 +99,7 @@ class Program:
         reductions = [r for s in self.stages[:stage] for r in s.reductions]
         names = {c: f"c[{i}]" for i, c in enumerate(self.constants)}
         names |= {r: f"r[{i}]" for i, r in enumerate(reductions)}
-        lines = []
+        lines: list[str] = []
         for node in ordered(wanted, stop=names):
             if node in names:
                 continue
@@ -152,7 +152,7 @@ def build(
         name=name,
         states=tuple(s for s in states if s in touched),
         stages=tuple(stages),
-        scalar_states=tuple(scalar_outputs),
+        scalar_outputs=tuple(scalar_outputs.items()),
         constants=constants,
         guards=(*switches.values(), *guards.values()),
         prologue_source=source,

@@ -1,8 +1,8 @@
 """Float64 arithmetic with IEEE 754's answers where Python raises.
 
 Python raises on ``1.0 / 0.0``, ``math.sqrt(-1.0)`` and ``math.exp(1000.0)``; a kernel answers inf
-or NaN. A hyperparameter schedule may well pass through such a point (``where(rho > 5, sqrt(rho - 4),
-1)`` evaluates both arms), and an optimizer must then do what the kernel and torch do.
+or NaN. A rule may well pass through such a point (``where(rho > 5, sqrt(rho - 4), 1)`` evaluates
+both arms), and the scalars must then be what the kernel and torch would make of them.
 """
 
 import math

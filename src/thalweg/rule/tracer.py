@@ -46,9 +46,7 @@ class TracedHyperparameters:
     A pair such as ``betas`` is read as ``h.betas`` (a tuple) or as ``h.beta1``, ``h.beta2``.
     """
 
-    def __init__(
-        self, rule: str, graph: Graph, values: Mapping[str, Any], step: float
-    ) -> None:
+    def __init__(self, rule: str, graph: Graph, values: Mapping[str, Any], step: float) -> None:
         self._rule = rule
         self._graph = graph
         self._values = values
@@ -77,6 +75,13 @@ class TracedHyperparameters:
 class TracedStates:
     """``s``: reading an unassigned state loads it; assigning it makes the program store it."""
 
+    _rule: "Rule"
+    _graph: Graph
+    _row: Sequence[float]
+    _assigned_tensors: dict[str, Symbol]
+    _assigned_scalars: dict[str, Symbol]
+    _inputs: dict[str, str]
+
     def __init__(self, rule: "Rule", graph: Graph, row: Sequence[float]) -> None:
         set_ = super().__setattr__
         set_("_rule", rule)
@@ -87,14 +92,10 @@ class TracedStates:
         set_("_inputs", {})
 
     def __getattr__(self, name: str) -> Symbol:
-        rule: Rule = self._rule
-        graph: Graph = self._graph
-        if name in self._assigned_tensors:
-            tensor: Symbol = self._assigned_tensors[name]
-            return tensor
-        if name in self._assigned_scalars:
-            scalar: Symbol = self._assigned_scalars[name]
-            return scalar
+        rule, graph = self._rule, self._graph
+        for assigned in (self._assigned_tensors, self._assigned_scalars):
+            if name in assigned:
+                return assigned[name]
         rule.check_state(name)
         if not rule.states[name].scalar:
             return graph.load(name)
@@ -103,8 +104,7 @@ class TracedStates:
         return graph.input(name, self._row[index])
 
     def __setattr__(self, name: str, value: Any) -> None:
-        rule: Rule = self._rule
-        graph: Graph = self._graph
+        rule, graph = self._rule, self._graph
         rule.check_state(name)
         if not isinstance(value, Symbol):
             value = graph.literal(float(value))
