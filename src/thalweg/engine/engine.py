@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
+from thalweg.engine.dynamo import not_traced
 from thalweg.engine.formats import Format, format_of
 from thalweg.engine.layout import is_dense
 from thalweg.engine.slots import Group, ScalarStates, Slot, prepare_state, slots_of
@@ -63,6 +64,7 @@ class Engine:
         self._planned_for: tuple[Any, ...] = ()
         self._absent: list[Slot] = []
 
+    @not_traced
     def step(self) -> None:
         """Update every parameter that has a gradient."""
         self._look()

@@ -2,8 +2,8 @@
 
 The engine keeps the addresses of state tensors. A user may replace one
 (``optimizer.state[p]["exp_avg"] = x``), drop one, or load a checkpoint; comparing all entries at
-each step would cost more than the step. So each dict counts its changes, and the engine looks again when the count moved.
-Copies and pickles are plain dicts.
+each step would cost more than the step. So each dict counts its changes, and the engine looks again
+when the count moved. Copies and pickles are plain dicts.
 """
 
 from collections import defaultdict
