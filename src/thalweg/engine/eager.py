@@ -69,8 +69,10 @@ class EagerHyperparameters:
         if isinstance(value, (tuple, list)):
             return tuple(getattr(self, item_name(key, i)) for i in range(len(value)))
         if isinstance(value, torch.Tensor):
-            # 0-d, so that a lr of shape [1] broadcasts over a 0-d parameter without reshaping it.
-            return value.reshape(())
+            # 0-d: a lr of shape [1] must not reshape a 0-d parameter. Float64: so are the scalars
+            # of a kernel, and a 0-d tensor leaves the dtype of the others as it is.
+            value = value.reshape(())
+            return value if value.device.type == "mps" else value.double()
         return value
 
 

@@ -67,14 +67,15 @@ class Engine:
     @not_traced
     def step(self) -> None:
         """Update every parameter that has a gradient."""
-        self._look()
-        if not all(unit.prepare() for unit in self.units):
-            self._plan()
+        with torch.no_grad():
+            self._look()
+            if not all(unit.prepare() for unit in self.units):
+                self._plan()
+                for unit in self.units:
+                    assert unit.prepare()
+            self._run()
             for unit in self.units:
-                assert unit.prepare()
-        self._run()
-        for unit in self.units:
-            unit.finish()
+                unit.finish()
 
     def plan(self) -> None:
         """Plan without running, for what wants to look at the plan."""
@@ -154,6 +155,7 @@ class Engine:
             self._check(slot, g)
 
         self.choices = {s.index: self._choose(s, g) for s, g in active}
+        self._keep_sums_together()
         buckets: dict[tuple[Any, ...], list[Slot]] = defaultdict(list)
         units: list[Unit] = []
         for slot, g in active:
@@ -242,6 +244,31 @@ class Engine:
                 "fused=None to let it run eagerly"
             )
         return Choice("eager", obstacle)
+
+    def _keep_sums_together(self) -> None:
+        """Let everything run eagerly where a sum over all tensors needs parts of both back ends."""
+        choices = self.choices
+        summed = {
+            index: [
+                [r.detail for r in stage.reductions].count("all")
+                for stage in self.rule.program(slot.group, self._row_after(slot)).stages
+            ]
+            for index, slot in ((i, self.slots[i]) for i in choices)
+        }
+        if not any(map(any, summed.values())):
+            return
+        counts = {tuple(c) for c in summed.values()}
+        if len(counts) == 1 and len({c.backend for c in choices.values()}) == 1:
+            return
+        for index in choices:
+            if self.slots[index].group.get("fused"):
+                raise RuntimeError(
+                    f"{self.rule.name}: fused=True, but a sum over all tensors includes some that "
+                    "have no kernel. Use fused=None to let all run eagerly"
+                )
+            if choices[index].backend != "eager":
+                reason = "a sum over all tensors includes some that have no kernel"
+                choices[index] = Choice("eager", reason)
 
     def _obstacle(self, slot: Slot, g: torch.Tensor) -> str | None:
         """Why no kernel can update this parameter, or None."""

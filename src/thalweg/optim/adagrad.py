@@ -56,7 +56,7 @@ class Adagrad(Optimizer):
 
     rule = Rule(
         maximizable(l2_regularized(adagrad)),
-        {"sum": lambda options: float(options["initial_accumulator_value"])},
+        {"sum": lambda options: options["initial_accumulator_value"]},
     )
     ranges = {
         "lr": NON_NEGATIVE,

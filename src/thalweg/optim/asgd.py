@@ -61,7 +61,7 @@ class ASGD(Optimizer):
     rule = Rule(
         maximizable(l2_regularized(asgd)),
         {
-            "eta": State(lambda options: float(options["lr"]), scalar=True),
+            "eta": State(lambda options: options["lr"], scalar=True),
             "mu": State(1.0, scalar=True),
             "ax": 0.0,
         },

@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from thalweg.rule.program import number
+
 
 @dataclass(frozen=True)
 class Range:
@@ -81,7 +83,7 @@ def _check_number(owner: str, name: str, value: Any, allowed: Range) -> None:
             return
     elif not isinstance(value, (int, float)) and not hasattr(value, "__float__"):
         raise TypeError(f"{owner}: {name} must be a number, got {type(value).__name__} {value!r}")
-    if float(value) not in allowed:
+    if number(value) not in allowed:
         raise ValueError(f"{owner}: {name} must be {allowed}, got {value}")
 
 

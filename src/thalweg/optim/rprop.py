@@ -55,9 +55,7 @@ class Rprop(Optimizer):
     0.25
     """
 
-    rule = Rule(
-        maximizable(rprop), {"prev": 0.0, "step_size": lambda options: float(options["lr"])}
-    )
+    rule = Rule(maximizable(rprop), {"prev": 0.0, "step_size": lambda options: options["lr"]})
     ranges = {
         "lr": NON_NEGATIVE,
         "etas": (Range(0, 1, open="both"), Range(1, open="both")),

@@ -34,7 +34,7 @@ from thalweg.rule.functions import (
     sum,
     where,
 )
-from thalweg.rule.program import Program, Stage
+from thalweg.rule.program import Program, Stage, number
 from thalweg.rule.tracer import trace
 
 __all__ = [
@@ -58,7 +58,7 @@ __all__ = [
 ]
 
 Update = Callable[[Any, Any, Any, Any], Any]
-Initial = float | Callable[[Mapping[str, Any]], float]
+Initial = float | Callable[[Mapping[str, Any]], Any]
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class State:
     scalar: bool = False
 
     def initial_value(self, options: Mapping[str, Any]) -> float:
-        return float(self.initial(options) if callable(self.initial) else self.initial)
+        return number(self.initial(options) if callable(self.initial) else self.initial)
 
 
 class Rule:

@@ -9,15 +9,24 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
+
 from thalweg.rule import scalars
 from thalweg.rule.operations import OPERATIONS
 from thalweg.rule.symbols import Level, Symbol
 
 Row = Sequence[float]
 
+
+def number(x: Any) -> float:
+    """An option as a float; a tensor that requires a gradient too, without torch's warning."""
+    return float(x.detach() if isinstance(x, torch.Tensor) else x)
+
+
 _PROLOGUE_NAMES: dict[str, Any] = {
     **{name: getattr(scalars, name) for name in ("divide", "power", "sqrt", "exp", "log")},
     **{name: getattr(scalars, name) for name in ("sign", "maximum", "minimum", "where")},
+    "number": number,
     "invert": lambda x: not x,
     "nan": scalars.nan,
     "inf": scalars.inf,

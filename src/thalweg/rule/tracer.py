@@ -4,7 +4,7 @@ import difflib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from thalweg.rule.program import Program, build
+from thalweg.rule.program import Program, build, number
 from thalweg.rule.symbols import Graph, Level, Symbol
 
 if TYPE_CHECKING:
@@ -64,8 +64,8 @@ class TracedHyperparameters:
         if isinstance(value, (bool, str)) or value is None:
             self._switches[key] = value
             return value
-        source = f"float(h[{key!r}])" if index is None else f"float(h[{key!r}][{index}])"
-        return self._number(name, source, float(value))
+        source = f"number(h[{key!r}])" if index is None else f"number(h[{key!r}][{index}])"
+        return self._number(name, source, number(value))
 
     def _number(self, name: str, source: str, value: float) -> Symbol:
         self._inputs[name] = source
