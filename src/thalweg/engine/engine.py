@@ -167,13 +167,14 @@ class Engine:
             if self.choices[slot.index].backend == "eager":
                 units.append(EagerUnit(self.rule, program, slot, self.scalars, rows))
             elif rows:
-                units.append(SparseUnit(program, [slot], self.scalars, g.dtype))
+                units.append(SparseUnit(program, [slot], self.scalars, g.dtype, True))
             else:
                 dtypes = tuple(slot.state[name].dtype for name in program.states)
-                buckets[(program, slot.param.dtype, g.dtype, dtypes)].append(slot)
+                kind = (program, slot.param.dtype, g.dtype, g.is_sparse, dtypes)
+                buckets[kind].append(slot)
         units += [
-            KernelUnit(program, slots, self.scalars, gradient)
-            for (program, _, gradient, _), slots in buckets.items()
+            KernelUnit(program, slots, self.scalars, gradient, sparse)
+            for (program, _, gradient, sparse, _), slots in buckets.items()
         ]
         self.units = units
         self._absent = [s for s, g in zip(self.slots, gradients, strict=True) if g is None]

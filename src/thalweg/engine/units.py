@@ -106,9 +106,15 @@ class KernelUnit:
     """Dense parameters of the same formats, updated by one call of the CPU kernel a stage."""
 
     def __init__(
-        self, program: Program, slots: Sequence[Slot], states: ScalarStates, gradient: torch.dtype
+        self,
+        program: Program,
+        slots: Sequence[Slot],
+        states: ScalarStates,
+        gradient: torch.dtype,
+        sparse: bool,
     ) -> None:
         self.program = program
+        self._sparse = sparse  # sparse gradients were agreed to
         self.slots = slots
         self.scalars = Scalars(program, slots, states)
         first = slots[0]
@@ -189,7 +195,9 @@ class KernelUnit:
                 return False
             if memory_order(p) != order or g.shape != p.shape or g.device.type != "cpu":
                 return False
-            if g.is_sparse:
+            if g.layout is not torch.strided:
+                if not (self._sparse and g.is_sparse):
+                    return False
                 g = g.to_dense()
             if memory_order(g) != order or g.is_neg() or g.is_conj():
                 g = torch.empty_like(p, dtype=g.dtype).copy_(g)
@@ -319,14 +327,23 @@ class EagerUnit:
     ) -> None:
         self.rule = rule
         self._sparse_rows = sparse_rows
+        self._planned_for = self._signature(slot)
         self.program = program
         self.slots = [slot]
         self.states = states
         self._gradient: torch.Tensor | None = None
 
+    @staticmethod
+    def _signature(slot: Slot) -> tuple[Any, ...]:
+        p, g = slot.param, slot.param.grad
+        return (p.dtype, p.device, p.shape) + (
+            () if g is None else (g.dtype, g.device, g.shape, g.layout)
+        )
+
     def holds(self) -> bool:
-        self._gradient = self.slots[0].param.grad
-        return self._gradient is not None
+        (slot,) = self.slots
+        self._gradient = slot.param.grad
+        return self._signature(slot) == self._planned_for
 
     def prepare(self) -> bool:
         (slot,) = self.slots

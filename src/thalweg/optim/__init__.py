@@ -11,6 +11,7 @@ from thalweg.optim.adam import Adam
 from thalweg.optim.adamax import Adamax
 from thalweg.optim.adamw import AdamW
 from thalweg.optim.asgd import ASGD
+from thalweg.optim.lbfgs import LBFGS
 from thalweg.optim.nadam import NAdam
 from thalweg.optim.optimizer import Optimizer
 from thalweg.optim.radam import RAdam
@@ -21,6 +22,7 @@ from thalweg.optim.sparse_adam import SparseAdam
 
 __all__ = [
     "ASGD",
+    "LBFGS",
     "SGD",
     "Adadelta",
     "Adagrad",

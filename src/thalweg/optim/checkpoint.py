@@ -39,7 +39,17 @@ def unpack(optimizer: "Optimizer", saved: Mapping[str, Any]) -> tuple[Groups, St
     for key in ("state", "param_groups"):
         if key not in saved:
             raise ValueError(f"{name}: the state dict lacks {key!r}; is it an optimizer's?")
+    if not isinstance(saved["state"], Mapping):
+        raise TypeError(f"{name}: 'state' must be a dict, got {type(saved['state']).__name__}")
     own_groups, saved_groups = optimizer.param_groups, saved["param_groups"]
+    if not isinstance(saved_groups, (list, tuple)) or not all(
+        isinstance(group, Mapping) and isinstance(group.get("params"), (list, tuple))
+        for group in saved_groups
+    ):
+        raise TypeError(
+            f"{name}: 'param_groups' must be a list of dicts that each list their 'params', got "
+            f"{saved_groups!r:.200}"
+        )
     if len(own_groups) != len(saved_groups):
         raise ValueError(
             f"{name}: the state dict has {len(saved_groups)} parameter groups, the optimizer "
@@ -57,7 +67,7 @@ def unpack(optimizer: "Optimizer", saved: Mapping[str, Any]) -> tuple[Groups, St
         group = _group(optimizer, k, own, other)
         groups.append(group)
         for i, (p, number) in enumerate(zip(own["params"], other["params"], strict=True)):
-            owners[number] = (p, group, f"{name}: parameter {i} of group {k}")
+            owners[number] = (p, group, f"{name}: parameter {number} ({i} of group {k})")
 
     state: State = {}
     for number, entry in saved["state"].items():
@@ -91,6 +101,7 @@ def _group(
                 f"{name}: group {k} of the state dict lacks the option {key!r}; it has "
                 f"{sorted(other)}. Is it another optimizer's?"
             )
+    optimizer._check_group(group)
     return group
 
 

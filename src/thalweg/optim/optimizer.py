@@ -302,12 +302,14 @@ class Optimizer(torch.optim.Optimizer):
             changed = before(self, cast(dict[str, Any], state_dict))
             if changed is not None:
                 state_dict = changed
-        groups, state = checkpoint.unpack(self, state_dict)
-        for group in groups:
-            self._check_group(group)
+        groups, state = self._unpack(state_dict)
         self.__setstate__({"state": state, "param_groups": groups})
         for after in self._optimizer_load_state_dict_post_hooks.values():
             after(self)
+
+    def _unpack(self, saved: Mapping[str, Any]) -> tuple[checkpoint.Groups, checkpoint.State]:
+        """Groups and state from a state dict, or an exception; changes nothing."""
+        return checkpoint.unpack(self, saved)
 
     def state_names(self, options: Mapping[str, Any]) -> tuple[Sequence[str], Sequence[str]]:
         """The states that an updated parameter must have with these options, and all it may."""

@@ -1,0 +1,500 @@
+"""Seeded problems for comparing optimizers, and the machinery of the comparison.
+
+Gradients are fixed seeded sequences, not functions of the parameters: a rounding error then stays
+an error and does not grow as two trajectories part. All values are rounded to the storage dtype
+under test first, so that runs in every precision start from and are fed the same numbers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import functools
+import inspect
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.testing._internal.common_optimizers import optim_db
+
+from tests.references.optimizers import RULES
+
+STEPS = 20
+DENSE = (
+    "SGD", "Adam", "AdamW", "Adamax", "NAdam", "RAdam",
+    "Adagrad", "Adadelta", "RMSprop", "Rprop", "ASGD",
+)  # fmt: skip
+# torch warns once per process when it makes a sparse tensor unchecked, as its own Adagrad does.
+torchs_sparse_warning = pytest.mark.filterwarnings("ignore:Sparse invariant checks")
+DATABASE = {info.optim_cls.__name__: info for info in optim_db}
+
+
+# ---------------------------------------------------------------------------------------- options
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """One optimizer with one set of constructor options."""
+
+    name: str
+    label: str
+    _options: dict[str, Any] = field(repr=False)
+
+    def __str__(self) -> str:
+        return f"{self.name}-{self.label}"
+
+    def options(self, *, double: bool = False) -> dict[str, Any]:
+        """Fresh constructor options; ``double``: Tensor options as float64 of the same value.
+
+        torch computes with a Tensor lr in that tensor's own dtype, so its float64 trajectory needs
+        a float64 lr.
+        """
+        options = copy.deepcopy(self._options)
+        return {key: _double(value) if double else value for key, value in options.items()}
+
+    @property
+    def lr(self) -> float | Tensor:
+        return self.options().get("lr", defaults(self.name)["lr"])
+
+    @property
+    def own(self) -> dict[str, Any]:
+        """What the third group overrides, of the options that the rule makes use of."""
+        own = dict(OWN[self.name])
+        given = self._options
+        if self.name == "SGD" and (not given.get("momentum") or given.get("nesterov")):
+            own.pop("dampening")
+        if isinstance(self._options.get("betas", (0.0,))[0], Tensor):
+            own.pop("betas")
+        return own
+
+
+def _double(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return tuple(map(_double, value))
+    return value.double() if isinstance(value, Tensor) else value
+
+
+def defaults(name: str) -> dict[str, Any]:
+    """The constructor's default options, read from torch's signature."""
+    parameters = inspect.signature(getattr(torch.optim, name)).parameters.values()
+    known = {p.name: p.default for p in parameters if p.name not in ("self", "params")}
+    return known | ({"decoupled_weight_decay": True} if name == "AdamW" else {})
+
+
+OWN: dict[str, dict[str, Any]] = {
+    "SGD": {"dampening": 0.25},
+    "Adam": {"betas": (0.8, 0.99), "eps": 1e-5},
+    "AdamW": {"betas": (0.8, 0.99), "eps": 1e-5},
+    "Adamax": {"betas": (0.8, 0.99), "eps": 1e-5},
+    "NAdam": {"betas": (0.8, 0.99), "momentum_decay": 0.02},
+    "RAdam": {"betas": (0.8, 0.99), "eps": 1e-5},
+    "Adagrad": {"lr_decay": 0.01, "eps": 1e-6},
+    "Adadelta": {"rho": 0.8, "eps": 1e-4},
+    "RMSprop": {"alpha": 0.9, "eps": 1e-5},
+    "Rprop": {"etas": (0.4, 1.3), "step_sizes": (1e-3, 0.1)},
+    "ASGD": {"alpha": 0.6, "lambd": 1e-2},
+}
+
+# What torch's database leaves out and the rules or the base class treat differently.
+EXTRA: list[tuple[str, str, dict[str, Any]]] = [
+    ("SGD", "maximize-momentum", {"momentum": 0.9, "maximize": True}),
+    ("SGD", "nesterov-alone", {"momentum": 0.5, "nesterov": True}),
+    ("SGD", "tensor-lr-momentum", {"lr": torch.tensor(0.01), "momentum": 0.9}),
+    ("Adam", "tensor-betas", {"betas": (torch.tensor(0.8), torch.tensor(0.95))}),
+    ("Adam", "tensor-lr", {"lr": torch.tensor(0.01)}),
+    ("Adam", "decoupled", {"weight_decay": 0.1, "decoupled_weight_decay": True}),
+    ("Adam", "amsgrad-maximize", {"amsgrad": True, "maximize": True}),
+    ("AdamW", "no-decay", {"weight_decay": 0.0}),
+    ("NAdam", "decoupled-maximize", {
+        "weight_decay": 0.1, "decoupled_weight_decay": True, "maximize": True}),
+    ("RAdam", "short-memory", {"betas": (0.9, 0.5)}),
+    ("RMSprop", "momentum-alone", {"momentum": 0.9}),
+    ("RMSprop", "centered-alone", {"centered": True}),
+    ("Adadelta", "tensor-lr", {"lr": torch.tensor(0.5)}),
+    ("Rprop", "narrow", {"lr": 0.05, "step_sizes": (0.02, 0.06)}),
+    ("ASGD", "averaging", {"t0": 3, "lambd": 0.01}),
+    ("ASGD", "averaging-maximize-decay", {"t0": 5.0, "maximize": True, "weight_decay": 0.1}),
+]  # fmt: skip
+
+
+def _cases() -> list[Case]:
+    found = [
+        Case(name, given.desc.replace(",", "").replace(" ", "-"), given.kwargs)
+        for name in DENSE
+        for given in DATABASE[name].optim_inputs_func(device="cpu")
+    ]
+    return found + [Case(*extra) for extra in EXTRA]
+
+
+CASES = _cases()
+# The options with the longest rule, one per optimizer: for what must not be tried on all of them.
+FULLEST = [
+    Case("SGD", "full", {"momentum": 0.9, "nesterov": True, "weight_decay": 0.1}),
+    Case("Adam", "full", {"amsgrad": True, "weight_decay": 0.1}),
+    Case("AdamW", "full", {"amsgrad": True, "weight_decay": 0.1}),
+    Case("Adamax", "full", {"weight_decay": 0.1}),
+    Case("NAdam", "full", {"weight_decay": 0.1, "decoupled_weight_decay": True}),
+    Case("RAdam", "full", {"weight_decay": 0.1, "decoupled_weight_decay": True}),
+    Case("Adagrad", "full", {"lr": 0.1, "lr_decay": 0.5, "weight_decay": 0.1}),
+    Case("Adadelta", "full", {"weight_decay": 0.1}),
+    Case("RMSprop", "full", {"weight_decay": 0.1, "centered": True, "momentum": 0.1}),
+    Case("Rprop", "full", {}),
+    Case("ASGD", "full", {"weight_decay": 0.1, "t0": 3}),
+]
+
+
+# --------------------------------------------------------------------------------------- problems
+
+
+def _as_is(x: Tensor) -> Tensor:
+    return x.contiguous()
+
+
+def _channels_last(x: Tensor) -> Tensor:
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+def _transposed(x: Tensor) -> Tensor:
+    return x.t().contiguous().t()
+
+
+def _sliced(x: Tensor) -> Tensor:
+    """Every other element of a buffer: not dense."""
+    wide = torch.full((2 * x.numel(),), 7.0, dtype=x.dtype)
+    wide[::2] = x
+    return wide[::2]
+
+
+def _expanded(x: Tensor) -> Tensor:
+    """Stride 0, as the gradient of a plain sum is."""
+    return x[:1].expand(x.shape)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One parameter: shape, memory layouts, and the steps (from 0) at which it has a gradient."""
+
+    shape: tuple[int, ...]
+    parameter: Callable[[Tensor], Tensor] = _as_is
+    gradient: Callable[[Tensor], Tensor] = _as_is
+    present: Callable[[int], bool] = lambda step: True
+
+
+GROUPS: list[dict[str, Entry]] = [
+    {  # the options of the case
+        "matrix": Entry((7, 5)),
+        "empty": Entry((0, 3)),
+        "late": Entry((3,), present=lambda step: step >= 4),
+        "columns": Entry((5, 4), parameter=_transposed),
+        "bulk": Entry((1501,)),  # enough elements for a comparison of errors not to be chance
+    },
+    {  # half its lr
+        "image": Entry((2, 3, 5, 3), parameter=_channels_last),
+        "scalar": Entry(()),
+        "expanded": Entry((5,), gradient=_expanded),
+        "rests": Entry((9,), present=lambda step: step % 3 != 1),
+    },
+    {  # and options of its own
+        "vector": Entry((67,)),
+        "turned": Entry((6, 4), gradient=_transposed),
+        "sliced": Entry((11,), gradient=_sliced),
+    },
+]
+ENTRIES: dict[str, Entry] = {name: entry for group in GROUPS for name, entry in group.items()}
+
+
+class Problem:
+    """Initial values and ``STEPS`` gradients for every entry, representable in ``dtype``."""
+
+    def __init__(self, dtype: torch.dtype, seed: int = 0, *, steps: int = STEPS) -> None:
+        self.dtype, self.seed, self.steps = dtype, seed, steps
+        generator = torch.Generator().manual_seed(seed)
+
+        def draw(shape: tuple[int, ...]) -> Tensor:
+            wide = torch.complex128 if dtype.is_complex else torch.float64
+            drawn = torch.randn(shape, dtype=wide, generator=generator)
+            return drawn.to(dtype).to(wide)
+
+        self.start = {name: draw(entry.shape) for name, entry in ENTRIES.items()}
+        self.gradients: list[dict[str, Tensor]] = [
+            {
+                # Layouts that repeat a value define the values, so they are applied here too.
+                name: entry.gradient(draw(entry.shape)).contiguous()
+                for name, entry in ENTRIES.items()
+                if entry.present(step)
+            }
+            for step in range(steps)
+        ]
+
+    def parameters(self, dtype: torch.dtype) -> dict[str, Tensor]:
+        return {
+            name: entry.parameter(self.start[name].to(dtype, copy=True)).requires_grad_()
+            for name, entry in ENTRIES.items()
+        }
+
+    def feed(self, parameters: dict[str, Tensor], step: int) -> None:
+        """Set every gradient of this step, in its layout; None where there is none."""
+        for name, p in parameters.items():
+            g = self.gradients[step].get(name)
+            p.grad = None if g is None else ENTRIES[name].gradient(g.to(p.dtype))
+
+    def looks_at_state(self, step: int) -> bool:
+        """Whether the states are recorded after this step: every fifth, and the last."""
+        return step % 5 == 4 or step == self.steps - 1
+
+    def groups(self, case: Case, parameters: dict[str, Any], *, double: bool) -> list[Any]:
+        """The three groups with their options, in the way an optimizer takes them."""
+        lr = _double(case.lr) if double else case.lr
+        overrides = [{}, {"lr": lr * 0.5}, case.own]
+        return [
+            {"params": [parameters[name] for name in group], **override}
+            for group, override in zip(GROUPS, overrides, strict=True)
+        ]
+
+
+@functools.cache
+def problem(dtype: torch.dtype) -> Problem:
+    return Problem(dtype)
+
+
+# ------------------------------------------------------------------------------------------- runs
+
+
+@dataclass
+class Run:
+    """A trajectory: ``points[name]`` is (steps, elements), ``state[name][key]`` (looks, elements)."""
+
+    points: dict[str, Tensor]
+    state: dict[str, dict[str, Any]]
+    optimizer: torch.optim.Optimizer | None = None
+    parameters: dict[str, Tensor] = field(default_factory=dict)
+
+
+def _flat(x: Tensor) -> Tensor:
+    """Elements in row-major order, in float64 (complex as pairs), detached from the original."""
+    x = x.detach()
+    wide = torch.view_as_real(x.resolve_conj()) if x.is_complex() else x
+    return wide.to(torch.float64, copy=True).reshape(-1)
+
+
+def flat_state(optimizer: torch.optim.Optimizer, p: Tensor) -> dict[str, Tensor]:
+    return {key: _flat(torch.as_tensor(value)) for key, value in optimizer.state[p].items()}
+
+
+def change_lr(optimizer: torch.optim.Optimizer) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = group["lr"] * 0.25
+
+
+def start(
+    make: Callable[..., torch.optim.Optimizer],
+    case: Case,
+    given: Problem,
+    dtype: torch.dtype,
+    *,
+    double: bool = False,
+    trainable: bool = True,
+    **flags: Any,
+) -> Run:
+    """An optimizer on the problem's parameters, before its first step."""
+    parameters = given.parameters(dtype)
+    for p in parameters.values():
+        p.requires_grad_(trainable)
+    groups = given.groups(case, parameters, double=double)
+    return Run({}, {}, make(groups, **(case.options(double=double) | flags)), parameters)
+
+
+def advance(of: Run, given: Problem, begin: int = 0, end: int | None = None) -> Run:
+    """Take the steps ``begin`` to ``end``; lr falls to a quarter half way through the problem."""
+    optimizer, parameters = of.optimizer, of.parameters
+    assert optimizer is not None
+    points: dict[str, list[Tensor]] = {name: [] for name in parameters}
+    states: dict[str, list[dict[str, Tensor]]] = {name: [] for name in parameters}
+    for step in range(begin, given.steps if end is None else end):
+        if step == given.steps // 2:
+            change_lr(optimizer)
+        given.feed(parameters, step)
+        optimizer.step()
+        for name, p in parameters.items():
+            points[name].append(_flat(p))
+            if given.looks_at_state(step):
+                states[name].append(flat_state(optimizer, p))
+    of.points = {name: torch.stack(path) for name, path in points.items()}
+    of.state = {name: _stacked(looks) for name, looks in states.items()}
+    return of
+
+
+def _stacked(looks: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    return {key: torch.stack([look[key] for look in looks]) for key in (looks or [{}])[0]}
+
+
+def run(
+    make: Callable[..., torch.optim.Optimizer],
+    case: Case,
+    given: Problem,
+    dtype: torch.dtype,
+    **flags: Any,
+) -> Run:
+    """Follow the whole problem."""
+    return advance(start(make, case, given, dtype, **flags), given)
+
+
+@contextlib.contextmanager
+def default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+_references: dict[tuple[str, torch.dtype, int, int], Run] = {}
+
+
+def torch_run(case: Case, given: Problem, dtype: torch.dtype, **flags: Any) -> Run:
+    """torch.optim's single-tensor path, which its documentation calls the original one."""
+    return run(getattr(torch.optim, case.name), case, given, dtype, foreach=False, **flags)
+
+
+def exact_run(case: Case, given: Problem) -> Run:
+    """torch.optim in float64.
+
+    The default dtype is float64 meanwhile: torch keeps scalar states (NAdam's ``mu_product``, ASGD's
+    ``eta``) in the default dtype, and with float32 its float64 run is good to 1e-7 only.
+    """
+    key = (str(case), given.dtype, given.seed, given.steps)
+    if key not in _references:
+        wide = torch.complex128 if given.dtype.is_complex else torch.float64
+        with default_dtype(torch.float64):
+            _references[key] = torch_run(case, given, wide, double=True)
+    return _references[key]
+
+
+def paper_run(case: Case, given: Problem) -> Run:
+    """The numpy references of ``tests/references`` on the same problem."""
+    points: dict[str, Tensor] = {}
+    state: dict[str, dict[str, Tensor]] = {}
+    for override in given.groups(case, {name: name for name in ENTRIES}, double=True):
+        options = defaults(case.name) | case.options(double=True) | override
+        h = SimpleNamespace(**{key: _numbers(value) for key, value in options.items()})
+        lr = h.lr
+        for name in override["params"]:
+            h.lr, t = lr, 0
+            p, s, path = given.start[name].numpy(), {}, []
+            looks: list[dict[str, Tensor]] = []
+            for step in range(given.steps):
+                if step == given.steps // 2:
+                    h.lr = lr * 0.25
+                if name in given.gradients[step]:
+                    t += 1
+                    g = given.gradients[step][name].numpy()
+                    p = RULES[case.name](p, -g if h.maximize else g, s, t, h)
+                path.append(torch.as_tensor(np.array(p)).reshape(-1))
+                if given.looks_at_state(step):
+                    now = s if case.name == "SGD" else {"step": float(t)} | s
+                    looks.append({k: _flat(torch.as_tensor(np.array(v))) for k, v in now.items()})
+            points[name] = torch.stack(path)
+            state[name] = _stacked(looks)
+    return Run(points, state)
+
+
+def _numbers(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return tuple(map(_numbers, value))
+    return value.item() if isinstance(value, Tensor) else value
+
+
+# ------------------------------------------------------------------------------------ comparisons
+
+
+def largest(x: Tensor) -> float:
+    return x.abs().max().item() if x.numel() else 0.0
+
+
+def ulp(magnitude: float, dtype: torch.dtype) -> float:
+    """The spacing of ``dtype``'s numbers at ``magnitude``."""
+    info = torch.finfo(dtype)
+    return float(info.eps * 2.0 ** np.floor(np.log2(max(magnitude, info.tiny))))
+
+
+def pieces(of: Run) -> Iterator[tuple[str, Tensor]]:
+    """Every recorded tensor of a run by name: trajectories, then states."""
+    yield from of.points.items()
+    for name, state in of.state.items():
+        for key, value in state.items():
+            yield f"{name}.{key}", value
+
+
+def assert_same_layout(ours: Run, theirs: Run) -> None:
+    assert {n: list(s) for n, s in ours.state.items()} == {n: list(s) for n, s in theirs.state.items()}
+
+
+def assert_relative(ours: Run, exact: Run, tolerance: float) -> None:
+    """Every tensor within ``tolerance`` of its largest magnitude."""
+    expected = dict(pieces(exact))
+    for name, value in pieces(ours):
+        want = expected[name]
+        error, bound = largest(value - want), tolerance * largest(want)
+        assert error <= bound, f"{name}: error {error:.3g}, allowed {bound:.3g}"
+
+
+def largest_errors(of: Run, exact: Run, dtype: torch.dtype) -> dict[str, float]:
+    """For the parameters and for each state the largest error, in units in the last place.
+
+    The unit is that of the tensor's largest magnitude. The maximum is taken over all tensors: that
+    of a single small one is decided by the luck of a few roundings.
+    """
+    errors: dict[str, float] = {}
+    expected = dict(pieces(exact))
+    for name, value in pieces(of):
+        kind = name.partition(".")[2] or "parameters"
+        want = expected[name]
+        error = largest(value - want) / ulp(largest(want), dtype)
+        errors[kind] = max(errors.get(kind, 0.0), error)
+    return errors
+
+
+def assert_as_close(ours: Run, theirs: Run, exact: Run, dtype: torch.dtype) -> None:
+    """The largest error at most 1.5 times torch's, or 4 units in the last place."""
+    torchs = largest_errors(theirs, exact, dtype)
+    for kind, error in largest_errors(ours, exact, dtype).items():
+        bound = max(1.5 * torchs[kind], 4.0)
+        assert error <= bound, f"{kind}: {error:.3g} ulp, torch's {torchs[kind]:.3g}"
+
+
+def bits(value: Any) -> Any:
+    """A comparable copy of tensors and containers that is exact to the bit (NaN equals itself)."""
+    if isinstance(value, Tensor):
+        if value.layout != torch.strided:
+            value = value.coalesce()
+            return ("sparse", bits(value.indices()), bits(value.values()), tuple(value.shape))
+        plain = value.detach().resolve_conj()
+        plain = torch.view_as_real(plain) if plain.is_complex() else plain
+        if plain.is_meta:
+            return (str(value.dtype), tuple(value.shape), "meta")
+        data = plain.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+        return (str(value.dtype), tuple(value.shape), value.stride(), data)
+    if isinstance(value, dict):
+        return [(key, bits(item)) for key, item in value.items()]
+    if isinstance(value, (list, tuple)):
+        return [bits(item) for item in value]
+    return (type(value).__name__, value)
+
+
+def snapshot(optimizer: torch.optim.Optimizer) -> Any:
+    """Everything a step or a load may change: parameters, gradients, state, group options."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    return [
+        bits(parameters),
+        bits([p.grad for p in parameters]),
+        [bits(optimizer.state[p]) if p in optimizer.state else None for p in parameters],
+        len(optimizer.state),
+        [[(key, bits(v)) for key, v in g.items() if key != "params"] for g in optimizer.param_groups],
+        [[id(p) for p in group["params"]] for group in optimizer.param_groups],
+    ]

@@ -1,0 +1,104 @@
+"""The package's shape: imports point downwards, and importing it stays cheap."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import thalweg
+
+ROOT = Path(thalweg.__file__).parent
+
+# Lowest first: a folder may import those above it in this list and itself, nothing else of ours.
+LAYERS = ["rule", "engine", "optim", "race", "cli"]
+OUTSIDE = ("__init__", "__main__")  # the package's own front doors
+
+MODULES = sorted(ROOT.rglob("*.py"))
+HEAVY = ["numba", "triton", "typer", "rich", "sklearn"]
+
+
+def module_name(path: Path) -> str:
+    parts = ["thalweg", *path.relative_to(ROOT).with_suffix("").parts]
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imports(path: Path) -> set[str]:
+    """Absolute names of everything that a file imports, at its top or inside functions."""
+    package = module_name(path).split(".")
+    if path.name != "__init__.py":
+        package = package[:-1]
+    return imported_names(path.read_text(encoding="utf-8"), package)
+
+
+def imported_names(source: str, package: list[str]) -> set[str]:
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names} - {"thalweg"}
+        elif isinstance(node, ast.Attribute) and getattr(node.value, "id", None) == "thalweg":
+            found.add(f"thalweg.{node.attr}")  # what `import thalweg` is used for
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            module = ".".join([*base, *([node.module] if node.module else [])])
+            # `from thalweg import optim` imports a module by its last name.
+            found |= {f"{module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def layer(name: str) -> str | None:
+    """The folder of ``thalweg`` that a dotted name belongs to; None outside of it."""
+    parts = name.split(".")
+    if parts[0] != "thalweg":
+        return None
+    return parts[1] if len(parts) > 1 and (ROOT / parts[1]).exists() else "__init__"
+
+
+def test_every_folder_has_a_place() -> None:
+    folders = {p.parent.name for p in ROOT.glob("*/__init__.py")}
+    files = {p.stem for p in ROOT.glob("*.py")} - set(OUTSIDE)
+    assert folders | files == set(LAYERS), "new folder? give it its place in LAYERS"
+
+
+@pytest.mark.parametrize("path", [p for p in MODULES if p.parent != ROOT], ids=module_name)
+def test_imports_point_downwards(path: Path) -> None:
+    own = path.relative_to(ROOT).parts[0]
+    allowed = LAYERS[: LAYERS.index(own) + 1]
+    if own == "cli":
+        allowed.append("__init__")  # the command line is a user of the public package
+    for name in imports(path) - {"thalweg.__version__"}:
+        target = layer(name)
+        assert target is None or target in allowed, f"{module_name(path)} imports {name}"
+
+
+def test_package_itself_stands_below_race_and_cli() -> None:
+    assert {layer(name) for name in imports(ROOT / "__init__.py")}.isdisjoint({"race", "cli"})
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("rule/**/*.py")), ids=module_name)
+def test_rule_language_needs_only_the_standard_library_and_torch(path: Path) -> None:
+    roots = {name.split(".")[0] for name in imports(path)}
+    assert roots <= {"thalweg", "torch", *sys.stdlib_module_names}
+
+
+def test_importing_the_optimizers_loads_nothing_heavy() -> None:
+    code = (
+        "import sys, torch, torch.optim\n"
+        "before = set(sys.modules)\n"
+        "import thalweg, thalweg.optim\n"
+        "print(*set(sys.modules) - before)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = {name.split(".")[0] for name in done.stdout.split()}
+    assert "thalweg" in loaded
+    assert loaded.isdisjoint(HEAVY)
+
+
+def test_reader_of_imports_knows_every_spelling() -> None:
+    source = (
+        "import thalweg.cli\nfrom thalweg import optim\nimport thalweg\n"
+        "def f():\n    from ..engine import x\n    from . import task\n    thalweg.rule.trace()\n"
+    )
+    names = imported_names(source, ["thalweg", "race"])
+    assert {layer(name) for name in names} == {"cli", "optim", "engine", "race", "rule"}
