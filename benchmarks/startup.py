@@ -1,4 +1,4 @@
-"""What a fresh process pays: the import, and the first step with an empty and a full kernel cache."""
+"""What a fresh process pays: the import, and the first step with an empty and a full cache."""
 
 import os
 import statistics

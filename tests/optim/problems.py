@@ -267,7 +267,7 @@ def problem(dtype: torch.dtype) -> Problem:
 
 @dataclass
 class Run:
-    """A trajectory: ``points[name]`` is (steps, elements), ``state[name][key]`` (looks, elements)."""
+    """A trajectory: ``points[name]`` (steps, elements), ``state[name][key]`` (looks, elements)."""
 
     points: dict[str, Tensor]
     state: dict[str, dict[str, Any]]
@@ -365,8 +365,8 @@ def torch_run(case: Case, given: Problem, dtype: torch.dtype, **flags: Any) -> R
 def exact_run(case: Case, given: Problem) -> Run:
     """torch.optim in float64.
 
-    The default dtype is float64 meanwhile: torch keeps scalar states (NAdam's ``mu_product``, ASGD's
-    ``eta``) in the default dtype, and with float32 its float64 run is good to 1e-7 only.
+    The default dtype is float64 meanwhile: torch keeps scalar states (NAdam's ``mu_product``,
+    ASGD's ``eta``) in the default dtype, and with float32 its float64 run is good to 1e-7 only.
     """
     key = (str(case), given.dtype, given.seed, given.steps)
     if key not in _references:
@@ -432,7 +432,9 @@ def pieces(of: Run) -> Iterator[tuple[str, Tensor]]:
 
 
 def assert_same_layout(ours: Run, theirs: Run) -> None:
-    assert {n: list(s) for n, s in ours.state.items()} == {n: list(s) for n, s in theirs.state.items()}
+    """The same states in the same order for every parameter."""
+    mine, other = ({name: list(state) for name, state in of.state.items()} for of in (ours, theirs))
+    assert mine == other
 
 
 def assert_relative(ours: Run, exact: Run, tolerance: float) -> None:
@@ -495,6 +497,9 @@ def snapshot(optimizer: torch.optim.Optimizer) -> Any:
         bits([p.grad for p in parameters]),
         [bits(optimizer.state[p]) if p in optimizer.state else None for p in parameters],
         len(optimizer.state),
-        [[(key, bits(v)) for key, v in g.items() if key != "params"] for g in optimizer.param_groups],
+        [
+            [(key, bits(v)) for key, v in g.items() if key != "params"]
+            for g in optimizer.param_groups
+        ],
         [[id(p) for p in group["params"]] for group in optimizer.param_groups],
     ]

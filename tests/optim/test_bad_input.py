@@ -42,7 +42,11 @@ def error_inputs(name: str) -> list[Any]:
 
 @pytest.mark.parametrize(
     ("name", "index", "label"),
-    [(name, i, e.optimizer_error_input.desc) for name in ALL for i, e in enumerate(error_inputs(name))],
+    [
+        (name, i, e.optimizer_error_input.desc)
+        for name in ALL
+        for i, e in enumerate(error_inputs(name))
+    ],
     ids=lambda value: str(value) if not isinstance(value, int) else "",
 )
 def test_the_databases_error_inputs(name: str, index: int, label: str) -> None:

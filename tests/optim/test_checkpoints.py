@@ -92,8 +92,9 @@ def test_our_own_checkpoint_continues_bit_for_bit(case: Case) -> None:
 @pytest.mark.parametrize("case", EXCHANGED, ids=str)
 def test_the_format_is_torchs(case: Case) -> None:
     made = [
-        advance(start(getattr(m, case.name), case, GIVEN, torch.float32), GIVEN, 0, 5)
-        .optimizer.state_dict()
+        advance(
+            start(getattr(m, case.name), case, GIVEN, torch.float32), GIVEN, 0, 5
+        ).optimizer.state_dict()
         for m in (optim, torch.optim)
     ]
     ours, theirs = (through_a_file(state_dict) for state_dict in made)
@@ -251,7 +252,7 @@ def test_scheduler_keys_in_groups_survive() -> None:
     assert target.param_groups[0]["initial_lr"] == target.param_groups[0]["lr"] == 0.5
 
 
-# ------------------------------------------------------------------------------- refused checkpoints
+# ------------------------------------------------------------------------------ refused checkpoints
 
 
 def seasoned(make: Any, **options: Any) -> Any:
@@ -287,6 +288,7 @@ def spoil(path: str, value: Any) -> Callable[[dict[str, Any]], Any]:
 
 
 MISSING = object()
+FIRST, SECOND, THIRD = "parameter 0 ", "parameter 1 ", "parameter 2 "
 
 # Edit, and words of the message: which parameter, which field.
 REFUSED: dict[str, tuple[Callable[[dict[str, Any]], Any], tuple[str, ...]]] = {
@@ -308,22 +310,22 @@ REFUSED: dict[str, tuple[Callable[[dict[str, Any]], Any], tuple[str, ...]]] = {
     "lr a string": (spoil("param_groups/0/lr", "fast"), ("lr",)),
     "state of an unknown parameter": (
         lambda d: d | {"state": d["state"] | {7: d["state"][1]}}, ("7",)),
-    "state of one parameter not a dict": (spoil("state/1", 5), ("1",)),
-    "a state missing": (spoil("state/1/exp_avg", MISSING), ("1", "exp_avg")),
-    "step missing": (spoil("state/2/step", MISSING), ("2", "step")),
-    "another state": (spoil("state/1/exp_max", torch.zeros(2, 3)), ("1", "exp_max")),
-    "another shape": (spoil("state/1/exp_avg", torch.zeros(3, 2)), ("1", "exp_avg")),
-    "one element": (spoil("state/1/exp_avg_sq", torch.zeros(())), ("1", "exp_avg_sq")),
+    "state of one parameter not a dict": (spoil("state/1", 5), (SECOND,)),
+    "a state missing": (spoil("state/1/exp_avg", MISSING), (SECOND, "exp_avg")),
+    "step missing": (spoil("state/2/step", MISSING), (THIRD, "step")),
+    "another state": (spoil("state/1/exp_max", torch.zeros(2, 3)), (SECOND, "exp_max")),
+    "another shape": (spoil("state/1/exp_avg", torch.zeros(3, 2)), (SECOND, "exp_avg")),
+    "one element": (spoil("state/1/exp_avg_sq", torch.zeros(())), (SECOND, "exp_avg_sq")),
     "integers": (
-        spoil("state/2/exp_avg", torch.zeros(4, dtype=torch.int64)), ("2", "exp_avg")),
+        spoil("state/2/exp_avg", torch.zeros(4, dtype=torch.int64)), (THIRD, "exp_avg")),
     "booleans": (
-        spoil("state/2/exp_avg_sq", torch.zeros(4, dtype=torch.bool)), ("2", "exp_avg_sq")),
+        spoil("state/2/exp_avg_sq", torch.zeros(4, dtype=torch.bool)), (THIRD, "exp_avg_sq")),
     "complex": (
-        spoil("state/2/exp_avg", torch.zeros(4, dtype=torch.complex64)), ("2", "exp_avg")),
-    "a list for a tensor": (spoil("state/2/exp_avg", [0.0] * 4), ("2", "exp_avg")),
-    "None for a tensor": (spoil("state/0/exp_avg", None), ("0", "exp_avg")),
-    "two steps": (spoil("state/0/step", torch.ones(2)), ("0", "step")),
-    "step a string": (spoil("state/0/step", "two"), ("0", "step")),
+        spoil("state/2/exp_avg", torch.zeros(4, dtype=torch.complex64)), (THIRD, "exp_avg")),
+    "a list for a tensor": (spoil("state/2/exp_avg", [0.0] * 4), (THIRD, "exp_avg")),
+    "None for a tensor": (spoil("state/0/exp_avg", None), (FIRST, "exp_avg")),
+    "two steps": (spoil("state/0/step", torch.ones(2)), (FIRST, "step")),
+    "step a string": (spoil("state/0/step", "two"), (FIRST, "step")),
 }  # fmt: skip
 
 

@@ -56,7 +56,10 @@ def test_the_papers_and_torch_in_float64_agree(case: Case) -> None:
 @every_case
 def test_float32_is_as_close_to_float64_as_torchs(case: Case) -> None:
     given = problem(torch.float32)
-    ours, theirs = run(make(case), case, given, torch.float32), torch_run(case, given, torch.float32)
+    ours, theirs = (
+        run(make(case), case, given, torch.float32),
+        torch_run(case, given, torch.float32),
+    )
     assert_same_layout(ours, theirs)
     assert_as_close(ours, theirs, exact_run(case, given), torch.float32)
 
@@ -154,9 +157,9 @@ def test_nan_and_infinity_spread_as_in_torch(case: Case) -> None:
                 assert pattern(mine.state[name][key]) == pattern(value), f"{name}.{key}"
 
 
-def pattern(x: Tensor) -> list[float]:
-    """0 for a finite element, the infinities, and "nan"."""
-    return ["nan" if math.isnan(v) else v * 0 if math.isfinite(v) else v for v in x.view(-1).tolist()]
+def pattern(x: Tensor) -> list[str]:
+    """For each element whether it is finite, NaN, or which infinity."""
+    return ["finite" if math.isfinite(v) else str(v) for v in x.view(-1).tolist()]
 
 
 # --------------------------------------------------------- kernels: threads, chunks, flags, layouts

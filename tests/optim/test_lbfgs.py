@@ -455,6 +455,16 @@ def test_a_smaller_history_keeps_the_newest_pairs() -> None:
     torch.testing.assert_close(kept[:2], newest, rtol=0, atol=0)
 
 
+def test_a_checkpoint_from_before_the_first_step() -> None:
+    run, fresh = (Run(LBFGS, quadratic, torch.float64) for _ in range(2))
+    assert run.optimizer.step_count == 0
+    assert run.optimizer.state_dict()["state"] == {}
+    run.step()
+    run.optimizer.load_state_dict({**fresh.optimizer.state_dict(), "state": {0: {}}})
+    run.take(fresh.params)
+    assert run.step() == fresh.step()
+
+
 def test_clearing_the_state_starts_anew() -> None:
     run, fresh = (Run(LBFGS, quadratic, torch.float64) for _ in range(2))
     run.step()

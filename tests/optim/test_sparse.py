@@ -60,9 +60,9 @@ def gradients(dtype: torch.dtype) -> list[list[Tensor]]:
         )
         if count:
             indices[:, -1] = indices[:, 0]
-        values = torch.randn(
-            count, *shape[sparse:], generator=generator, dtype=torch.float32
-        ).to(dtype)
+        values = torch.randn(count, *shape[sparse:], generator=generator, dtype=torch.float32).to(
+            dtype
+        )
         made = torch.sparse_coo_tensor(indices, values, shape, check_invariants=True)
         return made.coalesce() if step % 5 == 2 else made
 
@@ -205,7 +205,7 @@ def two(second: Tensor) -> list[Tensor]:
 
 def assert_step_refused(optimizer: Any) -> None:
     before = snapshot(optimizer)
-    with pytest.raises(RuntimeError, match="sparse|dense"):
+    with pytest.raises(RuntimeError, match=r"sparse|dense"):
         optimizer.step()
     assert snapshot(optimizer) == before, "a refused step changed something"
 

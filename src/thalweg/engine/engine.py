@@ -60,6 +60,9 @@ class Engine:
         self.slots: list[Slot] = []
         self.scalars = ScalarStates(rule, [])
         self.units: list[Unit] = []
+        self._kernels: list[KernelUnit] = []
+        self._eager: list[EagerUnit] = []
+        self._one_stage = True
         self.choices: dict[int, Choice] = {}
         self._planned_for: tuple[Any, ...] = ()
         self._absent: list[Slot] = []
@@ -177,6 +180,9 @@ class Engine:
             for (program, _, gradient, sparse, _), slots in buckets.items()
         ]
         self.units = units
+        self._kernels = [u for u in units if isinstance(u, KernelUnit)]
+        self._eager = [u for u in units if isinstance(u, EagerUnit)]
+        self._one_stage = all(len(u.program.stages) == 1 for u in self._kernels)
         self._absent = [s for s, g in zip(self.slots, gradients, strict=True) if g is None]
         for unit in units:
             assert unit.holds()
@@ -297,10 +303,13 @@ class Engine:
         return None
 
     def _run(self) -> None:
-        kernels = [u for u in self.units if isinstance(u, KernelUnit)]
-        eager = [u for u in self.units if isinstance(u, EagerUnit)]
-        self._run_kernels(kernels)
-        self._run_eager(eager)
+        if self._one_stage:
+            for unit in self._kernels:
+                unit.run(0, [], [])
+        else:
+            self._run_kernels(self._kernels)
+        if self._eager:
+            self._run_eager(self._eager)
 
     def _run_kernels(self, units: Sequence[KernelUnit]) -> None:
         """All units in step, so that a sum over all tensors is whole before it is used."""

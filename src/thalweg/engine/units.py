@@ -53,6 +53,9 @@ _ARRAY_NAMES: dict[str, Any] = {
 }
 
 
+_FIRST: Integers = np.zeros(1, dtype=np.int64)
+
+
 class Scalars:
     """The scalars of one program for some parameters: one row of constants for each distinct case.
 
@@ -65,6 +68,7 @@ class Scalars:
         self._segments = _by_group(slots)
         self._indices = _indices(slots)
         self._columns = [states.names.index(name) for name, _ in program.scalar_outputs]
+        self._one_step = np.eye(1, len(states.names))  # adds one to the count, which comes first
         self.rows: Integers = np.zeros(len(slots), dtype=np.int64)
         self.values: Floats = np.zeros((1, len(program.constants)))
         self._next: Floats = np.zeros((0, 0))
@@ -72,15 +76,13 @@ class Scalars:
     def prepare(self) -> bool:
         """Evaluate the prologue for each row; False if a switch is no longer as it was traced."""
         program, columns = self._program, self._columns
-        current = self._states.rows[self._indices]
-        after = current.copy()
-        after[:, 0] += 1
+        after = self._states.rows[self._indices] + self._one_step
         inputs = after.copy() if columns else after
         values: list[Sequence[float]] = []
         for options, start, stop in self._segments:
             block = inputs[start:stop]
-            if (block == block[0]).all():
-                cases, case = block[:1], np.zeros(1, dtype=np.int64)
+            if len(block) == 1 or (block == block[0]).all():
+                cases, case = block[:1], _FIRST
             else:
                 cases, inverse = np.unique(block, axis=0, return_inverse=True)
                 case = inverse.reshape(-1)
@@ -139,6 +141,9 @@ class KernelUnit:
         self._gradient_dtype = gradient
         self._orders = [memory_order(s.param) for s in slots]
         self._arguments = np.zeros(ARGUMENTS, dtype=np.int64)
+        self._call = self._arguments.ctypes.data
+        self._table: npt.NDArray[Any] = np.empty((0, 0))
+        self._rows: Integers = np.empty(0, dtype=np.int64)
         self._lay_out([s.param.numel() * _parts(s.param) for s in slots])
         self._copies: list[torch.Tensor] = []
         lib = native.library()
@@ -217,20 +222,18 @@ class KernelUnit:
             sums: one array over tensors for each earlier reduction.
             totals: elements in all units.
         """
-        table, rows = self._constants(stage, sums, totals)
-        arguments = self._arguments
-        partials = np.empty((len(self.program.stages[stage].reductions), self._blocks[-1]))
-        arguments[TICKET] = 0
-        arguments[ROWS] = rows.ctypes.data
-        arguments[CONSTANTS] = table.ctypes.data
-        arguments[WIDTH] = table.shape[1]
-        arguments[PARTIALS] = partials.ctypes.data
+        self._set_constants(*self._constants(stage, sums, totals))
+        reductions = len(self.program.stages[stage].reductions)
+        if reductions:
+            partials = np.empty((reductions, self._blocks[-1]))
+            self._arguments[PARTIALS] = partials.ctypes.data
+        self._arguments[TICKET] = 0
         wanted = min(torch.get_num_threads(), len(self._spans) - 1, self._work // WORTH_A_THREAD)
         # While other Python threads run, nothing may free a gradient under the kernel.
         alive = [s.param.grad for s in self.slots] if wanted > 1 else None
-        threads.run(self.kernels[stage], arguments.ctypes.data, wanted)
+        threads.run(self.kernels[stage], self._call, wanted)
         del alive
-        return [self._sum(row) for row in partials]
+        return [self._sum(row) for row in partials] if reductions else []
 
     def finish(self) -> None:
         self.scalars.finish()
@@ -239,22 +242,33 @@ class KernelUnit:
         self._versions.bump()
         self._copies = []
 
+    def _set_constants(self, values: Floats, rows: Integers) -> None:
+        """Hand the constants over, in the same memory as long as there are as many."""
+        if values.shape != self._table.shape or rows is not self._rows:
+            self._table = np.empty(values.shape, dtype=self._compute)
+            self._rows = rows
+            self._arguments[ROWS] = rows.ctypes.data
+            self._arguments[CONSTANTS] = self._table.ctypes.data
+            self._arguments[WIDTH] = values.shape[1]
+        self._table[...] = values
+
     def _constants(
         self, stage: int, sums: list[Floats], totals: list[float]
-    ) -> tuple[npt.NDArray[Any], Integers]:
+    ) -> tuple[Floats, Integers]:
+        """The float64 constants of a stage, row by row, and each tensor's row."""
         values, rows = self.scalars.values, self.scalars.rows
         if len(self.program.stages) == 1:
-            return values.astype(self._compute), rows
+            return values, rows
         wanted = self.program.stages[stage].constants
         place = {c: i for i, c in enumerate(self.program.constants)}
         columns = [place[c] for c in wanted if c.level is Level.SCALAR]
         if all(c.level is Level.SCALAR for c in wanted):
-            return np.ascontiguousarray(values[:, columns], dtype=self._compute), rows
+            return values[:, columns], rows
         expanded = values[rows]
         between = _between(self.program, stage)
         with np.errstate(all="ignore"):
             reduced = between(list(expanded.T), sums, self._counts.astype(float), totals[0])
-        table = np.empty((len(rows), len(wanted)), dtype=self._compute)
+        table = np.empty((len(rows), len(wanted)))
         table[:, : len(columns)] = expanded[:, columns]
         for k, value in enumerate(reduced):
             table[:, len(columns) + k] = value
@@ -315,8 +329,8 @@ class SparseUnit(KernelUnit):
 
     def _constants(
         self, stage: int, sums: list[Floats], totals: list[float]
-    ) -> tuple[npt.NDArray[Any], Integers]:
-        return self.scalars.values.astype(self._compute), self._one_row
+    ) -> tuple[Floats, Integers]:
+        return self.scalars.values, self._one_row
 
 
 class EagerUnit:

@@ -132,7 +132,7 @@ class LBFGS(Optimizer):
     @property
     def step_count(self) -> int:
         """The number of iterations made, of which one call of ``step`` makes several."""
-        return int(self._entry.get("n_iter", 0))
+        return max((int(entry.get("n_iter", 0)) for entry in self.state.values()), default=0)
 
     @property
     def _entry(self) -> dict[str, Any]:
@@ -228,35 +228,23 @@ class LBFGS(Optimizer):
         result["state"] = {key: copied(entry) for key, entry in result["state"].items()}
         return result
 
-    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Take over a state dict of this class or of ``torch.optim.LBFGS``; all of it or nothing.
-
-        Raises:
-            TypeError: not a state dict.
-            ValueError: other groups or parameters, an option missing or out of range, a state
-                missing, unknown or of another length.
-        """
-        for before in self._optimizer_load_state_dict_pre_hooks.values():
-            changed = before(self, cast(dict[str, Any], state_dict))
-            state_dict = state_dict if changed is None else changed
-        stateless, saved = state_dict, {}
-        if isinstance(state_dict, Mapping) and "state" in state_dict:
-            stateless, saved = {**state_dict, "state": {}}, state_dict["state"]
-        groups, state = checkpoint.unpack(self, stateless)
-        for group in groups:
-            self._check_group(group)
-        first = groups[0]["params"][0]
-        for number, entry in saved.items():
-            if number != state_dict["param_groups"][0]["params"][0]:
+    def _unpack(self, saved: Mapping[str, Any]) -> tuple[checkpoint.Groups, checkpoint.State]:
+        """Groups, and the one entry of all parameters, which has another form than other rules'."""
+        has_state = isinstance(saved, Mapping) and isinstance(saved.get("state"), Mapping)
+        groups, state = checkpoint.unpack(self, {**saved, "state": {}} if has_state else saved)
+        first, params = saved["param_groups"][0]["params"][0], groups[0]["params"]
+        for number, entry in saved["state"].items():
+            if number != first:
                 raise ValueError(
                     f"LBFGS: the state dict has a state for parameter {number}, but LBFGS keeps "
                     "one state, for the first. Is it another optimizer's?"
                 )
-            state[first] = checked_entry(entry, groups[0]["params"])
+            state[params[0]] = checked_entry(entry, params)
+        return groups, state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
         self._history = None
-        self.__setstate__({"state": state, "param_groups": groups})
-        for after in self._optimizer_load_state_dict_post_hooks.values():
-            after(self)
+        super().__setstate__(state)
 
     def __getstate__(self) -> dict[str, Any]:
         """As the base class, with the history's rows instead of its matrices."""
@@ -271,8 +259,8 @@ class History:
 
     The matrices are ring buffers of ``size + 1`` rows: the next pair is written to the spare row,
     so that one that turns out unusable costs nothing. They start small and double as they fill.
-    Products are summed in float64 whatever the parameters are: the triangular systems are solved
-    in their terms, where the two-loop recursion would correct itself on the full vectors.
+    Inner products are kept in float64 whatever the parameters are: directions are worked out from
+    them alone, where the two-loop recursion goes back to the vectors and so repairs itself.
     """
 
     def __init__(self, size: int, like: Tensor, steps: list[Tensor], changes: list[Tensor]) -> None:
@@ -469,6 +457,8 @@ def checked_entry(entry: Mapping[str, Any], params: list[Tensor]) -> dict[str, A
     """A saved state, copied to the parameters' device and dtype; raises where it does not fit."""
     if not isinstance(entry, Mapping):
         raise TypeError(f"LBFGS: the saved state must be a dict, got {type(entry).__name__}")
+    if not entry:
+        return {}
     for key in entry:
         if key not in (*SCALARS, *VECTORS, *LISTS):
             raise ValueError(f"LBFGS: {key!r} is no state of LBFGS. Is it another optimizer's?")
