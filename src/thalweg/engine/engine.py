@@ -80,10 +80,6 @@ class Engine:
             for unit in self.units:
                 unit.finish()
 
-    def plan(self) -> None:
-        """Plan without running, for what wants to look at the plan."""
-        self._look()
-
     def look_at_slots(self) -> list[Slot]:
         """The parameters as they are now, without planning a step."""
         self._take_slots()

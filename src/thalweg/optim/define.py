@@ -1,7 +1,8 @@
 """An optimizer of one's own from a rule: five lines, the same kernels."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from inspect import Parameter, Signature
+from typing import Any, ClassVar
 
 from thalweg.optim.optimizer import MODES, Optimizer, Params
 from thalweg.optim.ranges import NON_NEGATIVE, Ranges, nearest
@@ -14,7 +15,7 @@ def optimizer(
     states: Mapping[str, State | Initial] | None = None,
     ranges: Ranges | None = None,
     **options: Any,
-) -> Callable[[Update], type[Optimizer]]:
+) -> "Callable[[Update], type[Defined]]":
     """Turn a rule into an optimizer class with the rule's name.
 
     Args:
@@ -46,38 +47,43 @@ def optimizer(
     if taken:
         raise TypeError(f"optimizer: every optimizer has {', '.join(taken)}; choose other names")
     checked: Ranges = ranges if ranges is not None else {"lr": NON_NEGATIVE}
-    checked = {name: allowed for name, allowed in checked.items() if name in options}
 
-    def make(update: Update) -> type[Optimizer]:
-        name = update.__name__
-
-        def construct(self: Optimizer, params: Params, *args: Any, **kwargs: Any) -> None:
-            if len(args) > len(options):
-                raise TypeError(
-                    f"{name}: takes at most {len(options)} positional options "
-                    f"({', '.join(options)}), got {len(args)}"
-                )
-            given = dict(zip(options, args, strict=False))
-            for key in kwargs:
-                if key in given:
-                    raise TypeError(f"{name}: got two values for {key!r}")
-            defaults = {**options, **MODES, **given, **kwargs}
-            unknown = [key for key in kwargs if key not in options and key not in MODES]
-            if unknown:
-                raise TypeError(
-                    f"{name}: unexpected option {unknown[0]!r}"
-                    f"{nearest(unknown[0], [*options, *MODES])}"
-                )
-            Optimizer.__init__(self, params, defaults)
-
+    def make(update: Update) -> type[Defined]:
         attributes = {
             "rule": Rule(maximizable(update), states),
-            "ranges": checked,
-            "__init__": construct,
+            "ranges": {name: allowed for name, allowed in checked.items() if name in options},
+            "options": options,
             "__doc__": update.__doc__,
             "__module__": update.__module__,
             "__qualname__": update.__qualname__,
+            "__signature__": _signature(options),
         }
-        return type(name, (Optimizer,), attributes)
+        return type(update.__name__, (Defined,), attributes)
 
     return make
+
+
+class Defined(Optimizer):
+    """The base of optimizers made by :func:`optimizer`; its constructor takes their options."""
+
+    options: ClassVar[dict[str, Any]]
+
+    def __init__(self, params: Params, *args: Any, **kwargs: Any) -> None:
+        try:
+            given = _signature(self.options).bind(params, *args, **kwargs)
+        except TypeError as error:
+            known = [*self.options, *MODES]
+            hints = [nearest(key, known) for key in kwargs if key not in known]
+            raise TypeError(f"{self._name}: {error}{''.join(hints)}") from None
+        given.apply_defaults()
+        super().__init__(params, {k: v for k, v in given.arguments.items() if k != "params"})
+
+
+def _signature(options: Mapping[str, Any]) -> Signature:
+    """``(params, lr=..., ..., *, foreach=None, ...)``."""
+    places = [Parameter("params", Parameter.POSITIONAL_OR_KEYWORD)]
+    for key, default in options.items():
+        places.append(Parameter(key, Parameter.POSITIONAL_OR_KEYWORD, default=default))
+    for key, default in MODES.items():
+        places.append(Parameter(key, Parameter.KEYWORD_ONLY, default=default))
+    return Signature(places)

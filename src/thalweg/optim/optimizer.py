@@ -114,9 +114,11 @@ class Optimizer(torch.optim.Optimizer):
     @property
     def step_count(self) -> int:
         """The number of updates made, to the parameter that had most."""
-        self._engine.plan()
-        rows = self._engine.scalars.rows
-        return int(rows[:, 0].max()) if len(rows) else 0
+        if self.rule.counted:
+            counts = [float(entry["step"]) for entry in self.state.values() if "step" in entry]
+        else:
+            counts = self._engine.scalars.rows[:, 0].tolist()
+        return int(max(counts, default=0))
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group of parameters, with options that override the defaults.
