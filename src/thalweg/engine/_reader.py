@@ -1,5 +1,4 @@
 # mypy: ignore-errors
-# ruff: noqa: F821
 """Source of two compiled functions; loaded through the kernel cache, never imported.
 
 ``read`` asks every tensor of a unit where it is; ``bump`` tells autograd that tensors were written.
@@ -13,7 +12,7 @@ from thalweg.engine.intrinsics import call, call_with, int32_pointer, int64_poin
 
 
 def _read(arguments):
-    """Fill in the gradients' addresses; 0 if all is as planned, else a tensor's number + 1."""
+    """Fill in the gradients' addresses; 0 if all is as planned, else something else."""
     a = int64_pointer(arguments)
     tensors, states = a[0], a[1]
     params, own, grads = int64_pointer(a[2]), int64_pointer(a[4]), int64_pointer(a[5])
@@ -63,7 +62,7 @@ def _read(arguments):
         word[0] = 0
         # The rows of addresses are: p, g and then the states.
         if call_with(get_data_ptr, a[3] + 8 * k, scratch) != 0 or word[0] != own[2 * tensors + k]:
-            return k % tensors + 1
+            return tensors + k + 1
     return 0
 
 
@@ -72,5 +71,5 @@ def _bump(bump_version, cells, count):
         call(bump_version, cells + 8 * k)
 
 
-read = cfunc("int64(int64)", cache={cached})(_read)
-bump = cfunc("void(int64, int64, int64)", cache={cached})(_bump)
+read = cfunc("int64(int64)")(_read)
+bump = cfunc("void(int64, int64, int64)")(_bump)

@@ -1,7 +1,7 @@
 """Generated source on disk: written once under a name made from its content, then compiled.
 
-The file lets tracebacks, profilers and people read a kernel, and lets Numba keep the machine code
-beside it, so that the next process loads in milliseconds what took half a second to compile.
+The source lets tracebacks, profilers and people read a kernel. Its machine code lies beside it, so
+that the next process loads in milliseconds what took half a second to compile.
 """
 
 import hashlib
@@ -10,11 +10,13 @@ import os
 import sys
 import tempfile
 import warnings
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import thalweg
+from thalweg.engine import machine_code
 
 
 def folder() -> Path:
@@ -30,35 +32,70 @@ def folder() -> Path:
     return Path(base) / "thalweg"
 
 
-def load(name: str, source: str, also: str = "") -> tuple[dict[str, Any], Path | None]:
-    """Execute generated source and return its names, and the file it was written to.
+@dataclass
+class Generated:
+    """A piece of generated source and what became of it.
 
-    ``{cached}`` in the source becomes True where the file can be kept, False where not. ``also`` is
-    mixed into the file's name: whatever else the compiled code depends on.
+    Attributes:
+        name: content-named, without a suffix.
+        source: the text.
+        path: the file it lies in, or None where it could not be written.
+    """
+
+    name: str
+    source: str
+    path: Path | None
+    _names: dict[str, Any] = field(default_factory=dict, repr=False)
+
+    def address(self, function: str) -> int:
+        """The machine code of one of its ``cfunc``\\ s: from disk, or compiled now and kept."""
+        if self.path is None:
+            compiled: int = self.names()[function].address
+            return compiled
+        kept = self.path.with_name(f"{self.name}.{function}.{machine_code.target()}.bin")
+        address = machine_code.load(kept)
+        if address is None:
+            made = self.names()[function]
+            packed = machine_code.pack(made)
+            if packed is not None:
+                try:
+                    kept.unlink(missing_ok=True)  # a damaged one
+                    _write_once(kept, packed)
+                except OSError as error:
+                    _warn_unwritable(kept.parent, error)
+            address = int(made.address)
+        return address
+
+    def names(self) -> dict[str, Any]:
+        """Everything the source defines; executing it compiles it."""
+        if not self._names:
+            filename = str(self.path) if self.path else f"<thalweg {self.name}>"
+            lines = self.source.splitlines(keepends=True)
+            linecache.cache[filename] = (len(self.source), None, lines, filename)
+            module = ModuleType(f"thalweg_kernels.{self.name}")
+            sys.modules[module.__name__] = module
+            exec(compile(self.source, filename, "exec"), module.__dict__)
+            self._names = module.__dict__
+        return self._names
+
+
+def keep(name: str, source: str, also: str = "") -> Generated:
+    """Write generated source to the cache folder, or go on without if that is not possible.
+
+    ``also`` is mixed into the file's name: whatever else the compiled code depends on.
     """
     digest = hashlib.sha256(f"{thalweg.__version__}\n{also}\n{source}".encode()).hexdigest()[:16]
     path = folder() / f"{name}_{digest}.py"
-    kept = source.replace("{cached}", "True")
     try:
-        _write_once(path, kept)
-        return _execute(kept, str(path)), path
+        _write_once(path, source.encode())
     except OSError as error:
         _warn_unwritable(path.parent, error)
-    unkept, filename = source.replace("{cached}", "False"), f"<thalweg {name}_{digest}>"
-    linecache.cache[filename] = (len(unkept), None, unkept.splitlines(keepends=True), filename)
-    return _execute(unkept, filename), None
+        return Generated(path.stem, source, None)
+    return Generated(path.stem, source, path)
 
 
-def _execute(source: str, filename: str) -> dict[str, Any]:
-    # A module that can be found by its name: Numba looks it up when it loads machine code.
-    module = ModuleType(f"thalweg_kernels.{Path(filename).stem}")
-    sys.modules[module.__name__] = module
-    exec(compile(source, filename, "exec"), module.__dict__)
-    return module.__dict__
-
-
-def _write_once(path: Path, source: str) -> None:
-    """Create the file whole, or leave the one that is there: Numba keys on its time of change.
+def _write_once(path: Path, content: bytes) -> None:
+    """Create the file whole, or leave the one that is there.
 
     Two processes may do this at once. Each writes a file of its own and links it to the name; the
     second link fails, and its content was the same.
@@ -70,15 +107,14 @@ def _write_once(path: Path, source: str) -> None:
         return
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
     try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(source)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
         try:
             os.link(temporary, path)
         except FileExistsError:
             pass
         except OSError:  # a file system without links
             os.replace(temporary, path)
-            return
     finally:
         Path(temporary).unlink(missing_ok=True)
 

@@ -7,9 +7,9 @@ a piece of one tensor. Any number of threads may run the same call.
 
 import functools
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from thalweg.engine import cache
 from thalweg.engine.formats import Format, compute_type
@@ -91,11 +91,11 @@ def work(arguments):
         span = take(arguments)
 
 
-kernel = cfunc("void(int64)", cache={{cached}}, error_model="numpy")(work)
+kernel = cfunc("void(int64)", error_model="numpy")(work)
 
 
 def numba_threads():
-    inner = njit("void(int64)", cache={{cached}}, error_model="numpy")(work)
+    inner = njit("void(int64)", error_model="numpy")(work)
 
     @njit("void(int64, int64)", parallel=True, error_model="numpy")
     def run(arguments, threads):
@@ -112,14 +112,19 @@ class Kernel:
 
     Attributes:
         address: of the machine code, ``void(int64)``.
-        numba_threads: makes ``run(arguments, threads)`` on Numba's own threads.
-        source: the generated function; ``path`` of the file it lies in, if one could be written.
+        generated: its source, and the file that lies in.
     """
 
     address: int
-    numba_threads: Any
-    source: str
-    path: Path | None
+    generated: cache.Generated
+
+    def numba_threads(self) -> Callable[[int, int], None]:
+        """``run(arguments, threads)`` on Numba's own threads, compiled when first asked for."""
+        run: Callable[[int, int], None] = self.generated.names()["numba_threads"]()
+        return run
+
+    def __hash__(self) -> int:
+        return self.address
 
 
 def compile_stage(program: Program, index: int, formats: dict[str, Format]) -> Kernel:
@@ -136,10 +141,8 @@ def compile_stage(program: Program, index: int, formats: dict[str, Format]) -> K
 
 @functools.cache
 def _compile(name: str, title: str, text: str) -> Kernel:
-    source = _HEADER.format(title=title) + text
-    module, path = cache.load(name, source, also=intrinsics_hash())
-    text = text.replace("{cached}", str(path is not None))
-    return Kernel(module["kernel"].address, module["numba_threads"], text, path)
+    generated = cache.keep(name, _HEADER.format(title=title) + text, also=intrinsics_hash())
+    return Kernel(generated.address("kernel"), generated)
 
 
 @functools.cache
@@ -197,7 +200,6 @@ def _kernel_source(
         compute=compute,
         partials=partials if stage.reductions else "",
         body="\n".join(_indented(body, 12)),
-        cached="{cached}",  # filled in by the cache, which knows whether it can write
     )
 
 

@@ -77,7 +77,8 @@ def explain(optimizer: Any, source: bool = False) -> Text:
         for unit in engine.units:
             if isinstance(unit, KernelUnit):
                 for kernel in unit.kernels:
-                    lines += ["", str(kernel.path or "not kept on disk"), kernel.source]
+                    where = str(kernel.generated.path or "not kept on disk")
+                    lines += ["", where, kernel.generated.source]
         if not engine.units:
             lines += ["", "No kernel has been generated yet: run step() once."]
     return Text("\n".join(lines))

@@ -64,10 +64,10 @@ def library() -> Library | None:
     if not all(functions):
         return None
     source = Path(__file__).with_name("_reader.py").read_text(encoding="utf-8")
-    module, _ = cache.load("reader", source, also=cpu.intrinsics_hash())
+    generated = cache.keep("reader", source, also=cpu.intrinsics_hash())
     # These hold the GIL: no other thread may free a gradient while its address is read.
-    read = ctypes.PYFUNCTYPE(ctypes.c_int64, ctypes.c_int64)(module["read"].address)
-    bump = ctypes.PYFUNCTYPE(None, *(3 * [ctypes.c_int64]))(module["bump"].address)
+    read = ctypes.PYFUNCTYPE(ctypes.c_int64, ctypes.c_int64)(generated.address("read"))
+    bump = ctypes.PYFUNCTYPE(None, *(3 * [ctypes.c_int64]))(generated.address("bump"))
     return Library(tuple(functions[:-1]), functions[-1], read, bump)
 
 

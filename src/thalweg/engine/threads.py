@@ -39,8 +39,7 @@ def entry(address: int) -> Callable[[int], None]:
 
 @cache
 def _numba_run(kernel: Kernel) -> Callable[[int, int], None]:
-    run: Callable[[int, int], None] = kernel.numba_threads()
-    return run
+    return kernel.numba_threads()
 
 
 @cache

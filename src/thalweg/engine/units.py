@@ -33,7 +33,7 @@ from thalweg.engine.layout import Integers, chunk_table, memory_order
 from thalweg.engine.slots import ScalarStates, Slot
 from thalweg.rule import Program, Rule
 from thalweg.rule.functions import AllTensors
-from thalweg.rule.program import compile_function
+from thalweg.rule.program import compile_function, number
 from thalweg.rule.symbols import Level
 
 # Tensor types whose data_ptr() is where their elements are.
@@ -397,7 +397,7 @@ class EagerUnit:
                 else:
                     self._store(slot.state[name], tensor, rows)
             for name, value in scalars.items():
-                self._row[name] = float(value)
+                self._row[name] = number(value)
         return None
 
     @staticmethod

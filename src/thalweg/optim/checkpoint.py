@@ -24,6 +24,7 @@ def pack(groups: Sequence[Mapping[str, Any]], state: Mapping[Any, Any]) -> dict[
                 dict(value) if isinstance(value, dict) else value
             )
             for key, value in state.items()
+            if value != {}  # SGD without momentum has nothing to keep
         },
         "param_groups": [
             {**group, "params": [numbers[id(p)] for p in group["params"]]} for group in groups

@@ -51,7 +51,8 @@ class Optimizer(torch.optim.Optimizer):
     - ``maximize``: ascend instead of descend.
     - ``fused``: None uses a kernel where there is one and runs eagerly elsewhere; True uses a
       kernel or raises ``RuntimeError`` saying why there is none; False runs eagerly.
-    - ``differentiable``: let autograd see the step; runs eagerly.
+    - ``differentiable``: let autograd see the step; runs eagerly. Numbers that are kept from step
+      to step (ASGD's eta, Rprop's first step size) count as constants.
     - ``foreach``: accepted and without effect: every kernel updates all tensors at once.
     - ``capturable``: accepted; on the CPU there is nothing to capture.
 
@@ -83,6 +84,7 @@ class Optimizer(torch.optim.Optimizer):
                 f"{self._name}: params must have an order that is the same on every run, got a "
                 f"{type(params).__name__}; pass a list"
             )
+        self._updates = 0
         entries: list[Any] = list(params)
         if not entries:
             raise ValueError(f"{self._name}: got an empty parameter list; pass the model's")
@@ -117,7 +119,7 @@ class Optimizer(torch.optim.Optimizer):
         if self.rule.counted:
             counts = [float(entry["step"]) for entry in self.state.values() if "step" in entry]
         else:
-            counts = self._engine.scalars.rows[:, 0].tolist()
+            counts = [self._updates]
         return int(max(counts, default=0))
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
@@ -298,6 +300,7 @@ class Optimizer(torch.optim.Optimizer):
             with torch.enable_grad():
                 loss = closure()
         self._engine.step()
+        self._updates += 1
         return loss
 
     def sparse_gradient(self, options: Mapping[str, Any]) -> str:
