@@ -36,7 +36,7 @@ def main() -> None:
     console.print(", ".join(f"{key} {value}" for key, value in machine.items()))
     results: dict[str, object] = {"machine": machine}
     for case in options.cases:
-        rounds = options.rounds or (7 if "GPT" in case else 15 if "16 M" in case else 51)
+        rounds = options.rounds or (7 if "GPT" in case else 15 if "16 M" in case else 21)
         rows = list(measure(case, rounds, options.optimizers))
         results[case] = [asdict(row) for row in rows]
         console.print(_table(case, rows))

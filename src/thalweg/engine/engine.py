@@ -10,6 +10,8 @@ A step has three phases, and only the last writes anything a user can see:
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
+from operator import itemgetter
 from typing import Any, Protocol
 
 import numpy as np
@@ -17,13 +19,16 @@ import torch
 
 from thalweg.engine.dynamo import not_traced
 from thalweg.engine.formats import Format, format_of
-from thalweg.engine.layout import is_dense
+from thalweg.engine.layout import Integers, is_dense
+from thalweg.engine.native import tensor_impls
 from thalweg.engine.slots import Group, ScalarStates, Slot, prepare_state, slots_of
 from thalweg.engine.state import OptimizerState
 from thalweg.engine.units import PLAIN_TENSORS, EagerUnit, Floats, KernelUnit, SparseUnit
 from thalweg.rule import Program, Rule
 
 Unit = KernelUnit | EagerUnit
+
+_PARAMS = itemgetter("params")
 
 
 class Owner(Protocol):
@@ -65,6 +70,7 @@ class Engine:
         self._one_stage = True
         self.choices: dict[int, Choice] = {}
         self._planned_for: tuple[Any, ...] = ()
+        self._planned_impls: Integers = np.zeros(0, dtype=np.int64)
         self._absent: list[Slot] = []
 
     @not_traced
@@ -128,17 +134,20 @@ class Engine:
     def _look(self) -> None:
         if (
             self._signature() != self._planned_for
+            or not np.array_equal(self._impls(), self._planned_impls)
             or any(slot.param.grad is not None for slot in self._absent)
             or not all(unit.holds() for unit in self.units)
         ):
             self._plan()
+
+    def _impls(self) -> Integers:
+        return tensor_impls(chain.from_iterable(map(_PARAMS, self.owner.param_groups)))
 
     def _signature(self) -> tuple[Any, ...]:
         """What a plan depends on besides tensors: changes when groups or states are replaced."""
         owner = self.owner
         groups = owner.param_groups
         return (
-            [id(p) for group in groups for p in group["params"]],
             [(id(g), len(g["params"]), g.get("fused"), g.get("differentiable")) for g in groups],
             id(owner.state),
             owner.state.changes.count,
@@ -182,6 +191,7 @@ class Engine:
         self._absent = [s for s, g in zip(self.slots, gradients, strict=True) if g is None]
         for unit in units:
             assert unit.holds()
+        self._planned_impls = self._impls()
         self._planned_for = self._signature()
 
     def _take_slots(self) -> None:

@@ -10,7 +10,7 @@ same questions are asked from Python.
 import ctypes
 import functools
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path
@@ -18,10 +18,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from thalweg.engine import cache, cpu
+from thalweg.engine import cache, cpu, threads
 from thalweg.engine.layout import Integers
 
-# In the order of the reader's arguments 10 to 19. The first is c10's `TensorImpl::grad() const`.
+# In the order of the reader's arguments 14 to 23. The first is c10's `TensorImpl::grad() const`.
 _FUNCTIONS = (
     ("c10", "_ZNK3c1010TensorImpl4gradEv"),
     ("torch_cpu", "aoti_torch_is_defined"),
@@ -42,7 +42,18 @@ _DTYPES = {
     torch.bfloat16: 15,
 }  # at::ScalarType
 
+SPAN = 64  # tensors that a thread takes at a time
+WORTH_A_THREAD = 4096  # tensors for which waking another thread pays
+
 _tensor_impl = attrgetter("_cdata")
+
+
+def tensor_impls(tensors: Iterable[torch.Tensor]) -> Integers:
+    """The addresses of the tensors' TensorImpls: equal means the same tensors.
+
+    Not ``id``: ``torch.utils.swap_tensors`` keeps a parameter and exchanges its TensorImpl.
+    """
+    return np.fromiter(map(_tensor_impl, tensors), np.int64)
 
 
 @dataclass(frozen=True)
@@ -51,8 +62,8 @@ class Library:
 
     functions: tuple[int, ...]
     bump_version: int
-    read: Callable[[int], int]
-    bump: Callable[[int, int, int], None]
+    read: int
+    bump: int
 
 
 @functools.cache
@@ -65,10 +76,12 @@ def library() -> Library | None:
         return None
     source = Path(__file__).with_name("_reader.py").read_text(encoding="utf-8")
     generated = cache.keep("reader", source, also=cpu.intrinsics_hash())
-    # These hold the GIL: no other thread may free a gradient while its address is read.
-    read = ctypes.PYFUNCTYPE(ctypes.c_int64, ctypes.c_int64)(generated.address("read"))
-    bump = ctypes.PYFUNCTYPE(None, *(3 * [ctypes.c_int64]))(generated.address("bump"))
-    return Library(tuple(functions[:-1]), functions[-1], read, bump)
+    return Library(
+        tuple(functions[:-1]),
+        functions[-1],
+        generated.address("read"),
+        generated.address("bump"),
+    )
 
 
 def _address(name: str, symbol: str) -> int:
@@ -101,53 +114,70 @@ class Reader:
         addresses: Integers,
         gradient: torch.dtype,
     ) -> None:
-        self._library = lib
-        self._params = params
-        self._cells = _cells(params)
-        self._state_cells = _cells(states)
+        self._read = lib.read
         dims = [p.dim() for p in params]
-        self._first = np.concatenate([[0], np.cumsum(dims)]).astype(np.int64)
-        self._sizes = np.asarray([n for p in params for n in p.shape], dtype=np.int64)
-        self._strides = np.asarray([n for p in params for n in p.stride()], dtype=np.int64)
-        self._scratch = np.zeros(2, dtype=np.int64)
-        arrays = [self._cells, self._state_cells, addresses, addresses[1:], self._first]
-        arrays += [self._sizes, self._strides]
-        self._arguments = np.asarray(
-            [
-                len(params),
-                len(states) // len(params),
-                *(array.ctypes.data for array in arrays),
-                _DTYPES[gradient],
-                *lib.functions,
-                self._scratch.ctypes.data,
-            ],
-            dtype=np.int64,
+        states_of_each = len(states) // len(params)
+        self._arrays = [
+            tensor_impls(params),
+            tensor_impls(states),
+            addresses,
+            addresses[1:],
+            np.concatenate([[0], np.cumsum(dims)]).astype(np.int64),
+            np.asarray([n for p in params for n in p.shape], dtype=np.int64),
+            np.asarray([n for p in params for n in p.stride()], dtype=np.int64),
+        ]
+        self._work = _Work(len(params))
+        answers = np.zeros(8 * (self._work.spans + 1), dtype=np.int64)
+        self._arrays.append(answers)
+        pointers = [array.ctypes.data for array in self._arrays]
+        self._work.set(
+            [states_of_each, *pointers[:-1], _DTYPES[gradient], *lib.functions, pointers[-1]]
         )
-        self._address = self._arguments.ctypes.data
 
     def read(self) -> bool:
-        """Fill in the gradients' addresses; False if any tensor is not as it was planned."""
-        # A parameter's TensorImpl can be exchanged (torch.utils.swap_tensors).
-        now = np.fromiter(map(_tensor_impl, self._params), np.int64, len(self._params))
-        return bool((now == self._cells).all()) and self._library.read(self._address) == 0
+        """Fill in the gradients' addresses; False if any tensor is not as it was planned.
+
+        The caller has made sure that the parameters are still the same tensors.
+        """
+        return self._work.run(self._read)
 
 
 class Versions:
     """Tells autograd that tensors were written; torch's own function, called for all at once."""
 
     def __init__(self, lib: Library | None, tensors: Sequence[torch.Tensor]) -> None:
-        self._library = lib
         self._tensors = tensors
-        self._cells = _cells(tensors)
-        self._address = self._cells.ctypes.data
+        self._bump = lib.bump if lib else 0
+        self._cells = tensor_impls(tensors)
+        self._work = _Work(len(tensors))
+        self._work.set([self._cells.ctypes.data, lib.bump_version if lib else 0])
 
     def bump(self) -> None:
         """Count one write to each tensor."""
-        if self._library is None:
-            torch.autograd.graph.increment_version(self._tensors)
+        if self._bump:
+            self._work.run(self._bump)
         else:
-            self._library.bump(self._library.bump_version, self._address, len(self._tensors))
+            torch.autograd.graph.increment_version(self._tensors)
 
 
-def _cells(tensors: Sequence[torch.Tensor]) -> Integers:
-    return np.fromiter(map(_tensor_impl, tensors), np.int64, len(tensors))
+class _Work:
+    """The arguments of a compiled loop over tensors, and calling it.
+
+    The GIL is kept: no other thread may free a gradient while its address is read.
+    """
+
+    def __init__(self, tensors: int) -> None:
+        self.tensors = tensors
+        self.spans = -(-tensors // SPAN)
+
+    def set(self, rest: Sequence[int]) -> None:
+        """Lay the arguments out: ticket, failed, spans, span, tensors, and the loop's own."""
+        self._arguments = np.asarray([0, 0, self.spans, SPAN, self.tensors, *rest], dtype=np.int64)
+        self._address = self._arguments.ctypes.data
+
+    def run(self, function: int) -> bool:
+        """Call the loop; whether it found everything as planned."""
+        self._arguments[:2] = 0
+        wanted = min(torch.get_num_threads(), self.tensors // WORTH_A_THREAD)
+        threads.run_holding_gil(function, self._address, wanted)
+        return bool(self._arguments[1] == 0)

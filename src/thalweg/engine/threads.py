@@ -23,7 +23,7 @@ _CALL = ctypes.PYFUNCTYPE(None, ctypes.c_int64)
 def run(kernel: Kernel, arguments: int, threads: int) -> None:
     """Call the kernel with the address of its arguments on so many threads, and wait."""
     if threads <= 1:
-        entry(kernel.address)(arguments)
+        _entry(kernel.address)(arguments)
         return
     pool = openmp_pool()
     if pool is not None:
@@ -32,8 +32,17 @@ def run(kernel: Kernel, arguments: int, threads: int) -> None:
         _numba_run(kernel)(arguments, threads)
 
 
+def run_holding_gil(function: int, arguments: int, threads: int) -> None:
+    """Call a function that asks torch about tensors; on one thread where there is no OpenMP."""
+    pool = openmp_pool(keep_gil=True) if threads > 1 else None
+    if pool is None:
+        _entry(function)(arguments)
+    else:
+        pool(function, arguments, threads, 0)
+
+
 @cache
-def entry(address: int) -> Callable[[int], None]:
+def _entry(address: int) -> Callable[[int], None]:
     return _CALL(address)
 
 
@@ -43,12 +52,13 @@ def _numba_run(kernel: Kernel) -> Callable[[int, int], None]:
 
 
 @cache
-def openmp_pool() -> Callable[[int, int, int, int], None] | None:
+def openmp_pool(keep_gil: bool = False) -> Callable[[int, int, int, int], None] | None:
     """``GOMP_parallel`` of the GNU OpenMP library that torch runs on, or None."""
     library = openmp_library()
     if library is None:
         return None
-    function = ctypes.CDLL(str(library)).GOMP_parallel
+    loaded = (ctypes.PyDLL if keep_gil else ctypes.CDLL)(str(library))
+    function = loaded.GOMP_parallel
     function.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint]
     function.restype = None
     return function
