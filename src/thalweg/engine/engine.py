@@ -72,6 +72,7 @@ class Engine:
         self._planned_for: tuple[Any, ...] = ()
         self._planned_impls: Integers = np.zeros(0, dtype=np.int64)
         self._absent: list[Slot] = []
+        self._programs: dict[tuple[float, ...], Program] = {}  # found during one plan
 
     @not_traced
     def step(self) -> None:
@@ -80,8 +81,7 @@ class Engine:
             self._look()
             if not all(unit.prepare() for unit in self.units):
                 self._plan()
-                for unit in self.units:
-                    assert unit.prepare()
+                _require(all(unit.prepare() for unit in self.units))
             self._run()
             for unit in self.units:
                 unit.finish()
@@ -100,8 +100,7 @@ class Engine:
         p = slot.param
         state = self.owner.state.get(p, {})
         g = p.grad if p.grad is not None else p.detach()
-        row = self._row_after(slot)
-        program = self.rule.program(slot.group, row)
+        program = self._program(slot)
         dtypes = {"p": p.dtype, "g": g.dtype}
         dtypes |= {n: state[n].dtype if n in state else p.dtype for n in program.states}
         formats = {name: format_of(dtype) for name, dtype in dtypes.items()}
@@ -116,8 +115,7 @@ class Engine:
         """Create the states of all parameters now, not when each is first updated."""
         self._take_slots()
         for slot in self.slots:
-            program = self.rule.program(slot.group, self._row_after(slot))
-            prepare_state(self.rule, program, slot, self.owner.state, self.scalars)
+            prepare_state(self.rule, self._program(slot), slot, self.owner.state, self.scalars)
 
     def share_memory(self) -> None:
         """Move all states into shared memory."""
@@ -167,9 +165,8 @@ class Engine:
         buckets: dict[tuple[Any, ...], list[Slot]] = defaultdict(list)
         units: list[Unit] = []
         for slot, g in active:
-            program = self.rule.program(slot.group, self._row_after(slot))
-            prepare_state(self.rule, program, slot, owner.state, self.scalars)
-            program = self.rule.program(slot.group, self._row_after(slot))
+            prepare_state(self.rule, self._program(slot), slot, owner.state, self.scalars)
+            program = self._program(slot)  # the state may have brought another step count
             assert slot.state is not None
             rows = g.is_sparse and owner.sparse_gradient(slot.group) == "rows"
             if self.choices[slot.index].backend == "eager":
@@ -189,13 +186,13 @@ class Engine:
         self._eager = [u for u in units if isinstance(u, EagerUnit)]
         self._one_stage = all(len(u.program.stages) == 1 for u in self._kernels)
         self._absent = [s for s, g in zip(self.slots, gradients, strict=True) if g is None]
-        for unit in units:
-            assert unit.holds()
+        _require(all(unit.holds() for unit in units))
         self._planned_impls = self._impls()
         self._planned_for = self._signature()
 
     def _take_slots(self) -> None:
         """Number the parameters anew, keeping the scalar states of those that stay."""
+        self._programs.clear()  # options may have changed
         before = {id(s.param): s for s in self.slots}
         rows = self.scalars.rows
         self.slots = slots_of(self.owner.param_groups)
@@ -209,13 +206,16 @@ class Engine:
             if old is not None:
                 self.scalars.rows[slot.index] = rows[old.index]
 
-    def _row_after(self, slot: Slot) -> list[float]:
-        """The scalar states of a parameter's next update, which counts one step more."""
+    def _program(self, slot: Slot) -> Program:
+        """The program of a parameter's next update, which counts one step more."""
         if slot.param not in self.owner.state:
             self.scalars.begin(slot)
         row: list[float] = self.scalars.rows[slot.index].tolist()
         row[0] += 1
-        return row
+        case = (id(slot.group), *row)
+        if case not in self._programs:
+            self._programs[case] = self.rule.program(slot.group, row)
+        return self._programs[case]
 
     def _check(self, slot: Slot, g: torch.Tensor) -> None:
         """Refuse what cannot be updated, before anything is changed."""
@@ -264,9 +264,9 @@ class Engine:
         summed = {
             index: [
                 [r.detail for r in stage.reductions].count("all")
-                for stage in self.rule.program(slot.group, self._row_after(slot)).stages
+                for stage in self._program(self.slots[index]).stages
             ]
-            for index, slot in ((i, self.slots[i]) for i in choices)
+            for index in choices
         }
         if not any(map(any, summed.values())):
             return
@@ -304,7 +304,7 @@ class Engine:
         if g.is_sparse and self.owner.sparse_gradient(slot.group) == "rows":
             if not p.is_contiguous():
                 return "the gradient is sparse and p is not contiguous"
-            if len(self.rule.program(slot.group, self._row_after(slot)).stages) > 1:
+            if len(self._program(slot).stages) > 1:
                 return "a reduction over a sparse gradient"
         return None
 
@@ -334,6 +334,14 @@ class Engine:
             if not parts:
                 return
             totals.append(torch.stack([part.cpu() for part in parts]).sum())
+
+
+def _require(planned: bool) -> None:
+    if not planned:
+        raise RuntimeError(
+            "thalweg: parameters, gradients or options changed while the step was planned; does "
+            "another thread change them?"
+        )
 
 
 def _add_over_units(units: Sequence[KernelUnit], sums: list[list[Floats]], stage: int) -> None:

@@ -412,6 +412,7 @@ class EagerUnit:
     def finish(self) -> None:
         (slot,) = self.slots
         self.states.rows[slot.index] = [self._row[name] for name in self.states.names]
+        self._gradient = None  # its memory may be wanted
 
 
 @cache
