@@ -58,7 +58,11 @@ def float32_sample(dtype: torch.dtype) -> torch.Tensor:
     grid = (upper[:, None] + lower).flatten()
     noise = torch.randint(0, 2**32, (2**18,), generator=torch.Generator().manual_seed(1))
     all_bits = torch.cat([grid, noise])
-    return torch.where(all_bits < 2**31, all_bits, all_bits - 2**32).to(torch.int32).view(torch.float32)
+    return (
+        torch.where(all_bits < 2**31, all_bits, all_bits - 2**32)
+        .to(torch.int32)
+        .view(torch.float32)
+    )
 
 
 @pytest.mark.parametrize("dtype", HALVES, ids=str)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -47,9 +49,9 @@ def test_spans_partition_the_chunks(counts: list[int]) -> None:
     assert spans[0] == 0
     assert spans[-1] == len(chunks)
     assert (np.diff(spans) > 0).all()
-    work = [int(chunks[a:b, 2].sum()) for a, b in zip(spans, spans[1:], strict=False)]
+    work = [int(chunks[a:b, 2].sum()) for a, b in pairwise(spans)]
     assert all(elements < 2 * SPAN for elements in work), "no thread gets far more than others"
-    together = zip(work, work[1:], strict=False)
+    together = pairwise(work)
     assert all(a + b >= SPAN / 2 for a, b in together), "small tensors are taken by the dozen"
 
 
@@ -67,7 +69,7 @@ def test_dense_means_every_place_once(shape: list[int], order, step: int) -> Non
     assert tuple(permuted.shape) == tuple(shape)
     assert is_dense(permuted)
     if permuted.numel():
-        sliced = torch.empty(2 * permuted.numel())[:: step].as_strided(
+        sliced = torch.empty(2 * permuted.numel())[::step].as_strided(
             shape, [step * s for s in permuted.stride()]
         )
         places = {

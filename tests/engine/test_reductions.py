@@ -73,7 +73,9 @@ def test_lamb_is_the_papers(fused: bool) -> None:
     found = run(LAMB, 5, start=start, fused=fused, **OPTIONS)
     for k, (x, p) in enumerate(zip(start, found, strict=True)):
         wanted = lamb_in_float64(x.numpy(), [g[k].numpy() for g in gradients(5)])
-        torch.testing.assert_close(p.double(), torch.from_numpy(np.asarray(wanted)), rtol=2e-5, atol=2e-6)
+        torch.testing.assert_close(
+            p.double(), torch.from_numpy(np.asarray(wanted)), rtol=2e-5, atol=2e-6
+        )
 
 
 def test_lamb_in_float64_is_the_papers_to_the_last_digits() -> None:
@@ -165,7 +167,9 @@ class TestSumsOverEverything:
 
     @pytest.mark.parametrize("fused", [None, False])
     def test_where_nothing_has_a_gradient(self, fused) -> None:
-        (p,), optimizer = optimizer_of(self.rule, [torch.ones(2)], [None], max_norm=1.0, fused=fused)
+        (p,), optimizer = optimizer_of(
+            self.rule, [torch.ones(2)], [None], max_norm=1.0, fused=fused
+        )
         optimizer.step()
         assert p.tolist() == [1.0, 1.0]
 
@@ -186,7 +190,9 @@ def test_sums_and_means(over: str, fused: bool) -> None:
         x = everything if over == "all" else g.double()
         torch.testing.assert_close(p.double(), g.double() - x.mean(), rtol=1e-6, atol=1e-6)
         wanted = x.sum().expand(p.shape)
-        torch.testing.assert_close(optimizer.state[p]["total"].double(), wanted, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(
+            optimizer.state[p]["total"].double(), wanted, rtol=1e-5, atol=1e-5
+        )
 
 
 def test_reductions_after_reductions() -> None:
@@ -215,9 +221,13 @@ def test_nan_and_functions_between_stages() -> None:
     grads = [torch.tensor(x) for x in ([3.0, 4.0], [0.1, 0.1], [float("nan"), 1.0], [0.0], [2e2])]
     found = []
     for fused in (True, False):
-        params, optimizer = optimizer_of(rule, [torch.ones_like(g) for g in grads], grads, fused=fused)
+        params, optimizer = optimizer_of(
+            rule, [torch.ones_like(g) for g in grads], grads, fused=fused
+        )
         optimizer.step()
-        found.append([x for p in params for x in (p.detach(), *(optimizer.state[p][n] for n in rule.states))])
+        found.append(
+            [x for p in params for x in (p.detach(), *(optimizer.state[p][n] for n in rule.states))]
+        )
     for a, b in zip(*found, strict=True):
         close(a, b)
 
@@ -238,7 +248,9 @@ def test_complex_parameters_are_their_real_and_imaginary_parts() -> None:
         (p,), optimizer = optimizer_of(LAMB, [z], [w], fused=fused, **OPTIONS)
         optimizer.step()
         found.append(p.detach())
-    (q,), optimizer = optimizer_of(LAMB, [torch.view_as_real(z)], [torch.view_as_real(w)], **OPTIONS)
+    (q,), optimizer = optimizer_of(
+        LAMB, [torch.view_as_real(z)], [torch.view_as_real(w)], **OPTIONS
+    )
     optimizer.step()
     assert torch.equal(torch.view_as_real(found[0]), q.detach())
     torch.testing.assert_close(found[0], found[1], rtol=1e-5, atol=1e-6)

@@ -50,7 +50,9 @@ def test_decoupled_decay_shrinks_the_parameter() -> None:
     assert value(decoupled_decayed(descent), 3.0, 2.0, weight_decay=0.5) == 3.0 * 0.75 - 1.0
 
 
-@pytest.mark.parametrize(("decoupled", "same_as"), [(True, decoupled_decayed), (False, l2_regularized)])
+@pytest.mark.parametrize(
+    ("decoupled", "same_as"), [(True, decoupled_decayed), (False, l2_regularized)]
+)
 def test_weight_decay_by_switch(decoupled, same_as) -> None:
     options = dict(weight_decay=0.25, decoupled_weight_decay=decoupled)
     assert value(weight_decayed(descent), 3.0, 2.0, **options) == value(

@@ -20,7 +20,9 @@ def lines(update, options, states=None, row=(1.0,)) -> dict[str, str]:
 
 
 def test_sgd() -> None:
-    program = SGD.rule.program({"lr": 0.1, "momentum": 0, "weight_decay": 0, "maximize": False}, [1])
+    program = SGD.rule.program(
+        {"lr": 0.1, "momentum": 0, "weight_decay": 0, "maximize": False}, [1]
+    )
     assert equations(program) == [("p'", "p - lr * g")]
 
 

@@ -150,7 +150,17 @@ def scalar_rule(p, g, s, h):
 
 
 def test_scalars_mean_the_same_eagerly_and_in_a_kernel() -> None:
-    names = "inverted joined either infinite root huge constant chosen zero".split()
+    names = [
+        "inverted",
+        "joined",
+        "either",
+        "infinite",
+        "root",
+        "huge",
+        "constant",
+        "chosen",
+        "zero",
+    ]
     rule = Rule(scalar_rule, dict.fromkeys(names, 0.0))
     options = {"zero": 0.0, "minus": -8.0, "large": 1e200, "tenth": 0.1}
     p = torch.tensor([1.5, -2.0], dtype=torch.float64)
@@ -172,7 +182,7 @@ def test_operands_handed_on_as_they_are() -> None:
         s.read_only  # noqa: B018
         return p - g
 
-    rule = Rule(update, dict.fromkeys("previous gradient left right read_only".split(), 0.0))
+    rule = Rule(update, dict.fromkeys(["previous", "gradient", "left", "right", "read_only"], 0.0))
     p, g = torch.tensor([5.0, 7.0]), torch.tensor([1.0, 2.0])
     for fused in (True, False):
         found = states_after(rule, p, g, steps=3, fused=fused)
@@ -237,14 +247,21 @@ def agree(forest) -> None:
 
     names = [f"r{k}" for k in range(len(forest))]
     rule = Rule(update, {"x": 0.75, **dict.fromkeys(names, 0.0)}, name="forest")
-    p = torch.tensor([0.0, -0.0, 1.0, -2.5, 0.3, 1e3, -1e-3, 0.5, math.inf, math.nan, -1.0]).double()
+    p = torch.tensor(
+        [0.0, -0.0, 1.0, -2.5, 0.3, 1e3, -1e-3, 0.5, math.inf, math.nan, -1.0]
+    ).double()
     g = torch.tensor([1.0, 2.0, -0.5, 0.5, 0.3, 1e-3, 2.0, 0.5, 1.0, 3.0, -math.inf]).double()
     options = {"a": 0.3, "b": -1.7}
     kernel = states_after(rule, p, g, fused=True, **options)
     eager = states_after(rule, p, g, fused=False, **options)
     for name, tree in zip(names, forest, strict=True):
         torch.testing.assert_close(
-            kernel[name], eager[name], rtol=1e-12, atol=0, equal_nan=True, msg=lambda m, t=tree: f"{t}: {m}"
+            kernel[name],
+            eager[name],
+            rtol=1e-12,
+            atol=0,
+            equal_nan=True,
+            msg=lambda m, t=tree: f"{t}: {m}",
         )
 
 
@@ -266,10 +283,25 @@ def test_many_expressions_agree_in_kernels_and_eagerly(forest) -> None:
 
 
 def test_states_and_options_of_any_name() -> None:
-    names = ["a", "i", "t", "row", "count", "start", "span", "chunk", "width", "zero", "one", "math"]
+    names = [
+        "a",
+        "i",
+        "t",
+        "row",
+        "count",
+        "start",
+        "span",
+        "chunk",
+        "width",
+        "zero",
+        "one",
+        "math",
+    ]
     names += ["c0", "c1", "v0", "v3", "p_", "g_", "x_p", "at_p", "float32", "abs", "h", "s", "take"]
     rule = Rule(
-        lambda p, g, s, h: [setattr(s, n, getattr(s, n) + h.count * g) for n in names] and p - s.c0 * h.v0,
+        lambda p, g, s, h: (
+            [setattr(s, n, getattr(s, n) + h.count * g) for n in names] and p - s.c0 * h.v0
+        ),
         dict.fromkeys(names, 1.0),
         name="named",
     )

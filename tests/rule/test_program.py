@@ -59,7 +59,7 @@ def test_options_of_any_name() -> None:
     def update(p, g, s, h):
         total = 0.0
         for name in names:
-            total = total + sqrt(getattr(h, name)) / 2 ** h.step
+            total = total + sqrt(getattr(h, name)) / 2**h.step
         return p - total * g
 
     program = Rule(update, name="r").program(options, [1.0])

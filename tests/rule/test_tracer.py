@@ -46,8 +46,8 @@ def test_only_the_largest_scalar_expressions_become_constants() -> None:
 
 def test_a_scalar_of_no_element_costs_nothing() -> None:
     def update(p, g, s, h):
-        h.lr * 2  # noqa: B018
-        g * p  # noqa: B018
+        h.lr * 2
+        g * p
         return p - g
 
     p = program(update)
@@ -61,7 +61,13 @@ def test_each_distinct_expression_is_computed_once() -> None:
         b = g * g + h.lr * g
         return p - a / b
 
-    assert sorted(elements(program(update))) == ["add", "divide", "multiply", "multiply", "subtract"]
+    assert sorted(elements(program(update))) == [
+        "add",
+        "divide",
+        "multiply",
+        "multiply",
+        "subtract",
+    ]
 
 
 def test_zero_and_minus_zero_are_different_constants() -> None:

@@ -5,8 +5,9 @@
 A cell is an int64 holding the address of a TensorImpl, which is all that an ``at::Tensor`` is: the
 address of a cell can be passed where torch's C functions take a tensor.
 
-Like a kernel, each takes the address of its arguments and works through spans of tensors until none
-is left, on as many threads as call it. ``native.py`` lays the arguments out.
+Like a kernel, each takes the address of its arguments and works through spans of tensors until
+none is left, on as many threads as call it. ``native.py`` lays the arguments out. Nothing here can
+raise, and no function of Numba's is called (such as ``min``): the code must do without Numba.
 """
 
 from numba import cfunc
@@ -29,7 +30,8 @@ def _read(arguments):
     while ticket < spans:
         answer = a[24] + 64 * ticket  # a cache line for each span
         word, half = int64_pointer(answer), int32_pointer(answer)
-        for t in range(ticket * span, min((ticket + 1) * span, tensors)):
+        end = (ticket + 1) * span
+        for t in range(ticket * span, end if end < tensors else tensors):
             p = a[6] + 8 * t
             g = call(get_grad, cells[t])
             word[0] = 0
@@ -46,6 +48,9 @@ def _read(arguments):
                 as_planned = call_with(get_data_ptr, g, answer) == 0
             if as_planned:
                 grads[t] = word[0]
+                # A tensor without memory of its own; an empty parameter has none either.
+                as_planned = word[0] != 0 or own[t] == 0
+            if as_planned:
                 as_planned = call_with(get_data_ptr, p, answer) == 0 and word[0] == own[t]
             dims = first[t + 1] - first[t]
             for x in (p, g):
@@ -77,7 +82,8 @@ def _bump(arguments):
     spans, span, tensors, cells, bump_version = a[2], a[3], a[4], a[5], a[6]
     ticket = take(arguments)
     while ticket < spans:
-        for t in range(ticket * span, min((ticket + 1) * span, tensors)):
+        end = (ticket + 1) * span
+        for t in range(ticket * span, end if end < tensors else tensors):
             call(bump_version, cells + 8 * t)
         ticket = take(arguments)
 

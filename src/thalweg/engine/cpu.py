@@ -163,15 +163,15 @@ def _kernel_source(
     for operand in stage.operands:
         form = formats[operand]
         address = f"addresses[{columns[operand]} * tensors + t] + {form.itemsize} * start"
-        setup.append(f"{operand}_ = {form.storage}_pointer({address})")
+        setup.append(f"at_{operand} = {form.storage}_pointer({address})")
 
     loop = []
     for operand in stage.loads:
-        value = formats[operand].load.format(x=f"{operand}_[i]", compute=compute)
-        loop.append(f"{operand} = {value}")
+        value = formats[operand].load.format(x=f"at_{operand}[i]", compute=compute)
+        loop.append(f"x_{operand} = {value}")
     for node in _in_order(stage):
         if node.op == "load":
-            names[node] = node.detail
+            names[node] = f"x_{node.detail}"
         elif node not in names:
             names[node] = f"v{len(names)}"
             expression = _SPELLED[node.op].format(*(names[a] for a in node.args))
@@ -180,7 +180,7 @@ def _kernel_source(
     if not stage.reductions:
         for operand, node in stage.stores:
             value = formats[operand].store.format(x=names[node])
-            loop.append(f"{operand}_[i] = {value}")
+            loop.append(f"at_{operand}[i] = {value}")
         body = [*setup, "for i in range(count):", *_indented(loop)]
     else:
         sums = [f"sum{r}" for r in range(len(stage.reductions))]
@@ -188,7 +188,8 @@ def _kernel_source(
             loop.append(f"{name} = add_in_any_order({name}, float64({names[node.args[0]]}))")
         block = [
             *(f"{name} = float64(0.0)" for name in sums),
-            f"for i in range(first, min(first + {BLOCK}, count)):",
+            f"end = first + {BLOCK}",
+            "for i in range(first, end if end < count else count):",
             *_indented(loop),
             *(f"partials[{r} * blocks + block] = {name}" for r, name in enumerate(sums)),
             "block += 1",

@@ -5,11 +5,13 @@ must see through, devices and tensor types without a kernel, tensors that are no
 """
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
 from thalweg.engine.formats import REAL_PARTS
+from thalweg.rule.operations import eager_dtype
+from thalweg.rule.scalars import Number
 from thalweg.rule.tracer import item_name, resolve
 
 if TYPE_CHECKING:
@@ -44,15 +46,24 @@ def apply(
     wide = any(t.dtype is torch.float64 for t in real.values())
     compute = torch.float64 if wide else torch.float32
     p_, g_ = (real[name].to(compute) for name in ("p", "g"))
-    s = EagerStates(rule, {name: real[name].to(compute) for name in states}, row)
-    new = rule.update(p_, g_, s, EagerHyperparameters(rule.name, options, row["step"]))
+    s = EagerStates(rule, {"p": p_} | {n: real[n].to(compute) for n in states}, row)
+    token = eager_dtype.set(compute)
+    try:
+        new = rule.update(p_, g_, s, EagerHyperparameters(rule.name, options, row["step"]))
+    finally:
+        eager_dtype.reset(token)
     if not isinstance(new, torch.Tensor):
         raise TypeError(f"{rule.name}: the rule must return the parameter's new value, got {new!r}")
-    stored = {
-        name: _stored_like(torch.as_tensor(value), tensors[name])
-        for name, value in s._assigned_tensors.items()
-    }
-    return _stored_like(new, p), stored, s._assigned_scalars
+    given = s.tensors()
+
+    def own(value: Any, like: torch.Tensor) -> torch.Tensor:
+        # What a rule hands on as it is (s.prev = g) must not change when the other is stored.
+        handed_on = any(value is t for t in (p_, g_, *given))
+        value = value.clone() if handed_on else torch.as_tensor(value, dtype=compute)
+        return _stored_like(value, like)
+
+    stored = {name: own(value, tensors[name]) for name, value in s._assigned_tensors.items()}
+    return own(new, p), stored, s._assigned_scalars
 
 
 class EagerHyperparameters:
@@ -61,7 +72,7 @@ class EagerHyperparameters:
     def __init__(self, rule: str, options: Mapping[str, Any], step: Any) -> None:
         self._rule = rule
         self._options = options
-        self.step = step
+        self.step = Number(step)
 
     def __getattr__(self, name: str) -> Any:
         key, index = resolve(self._rule, name, self._options)
@@ -73,7 +84,8 @@ class EagerHyperparameters:
             # of a kernel, and a 0-d tensor leaves the dtype of the others as it is.
             value = value.reshape(())
             return value if value.device.type == "mps" else value.double()
-        return value
+        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        return Number(value) if is_number else value
 
 
 class EagerStates:
@@ -84,16 +96,23 @@ class EagerStates:
     ) -> None:
         set_ = super().__setattr__
         set_("_rule", rule)
-        set_("_given", {**row, **tensors})
+        set_("_tensors", tuple(tensors.values()))
+        numbers = {key: Number(value) for key, value in row.items()}
+        set_("_given", {**numbers, **tensors})
         set_("_assigned_tensors", {})
         set_("_assigned_scalars", {})
+
+    def tensors(self) -> tuple[torch.Tensor, ...]:
+        """The state tensors as they were given."""
+        return cast(tuple[torch.Tensor, ...], self._tensors)
 
     def __getattr__(self, name: str) -> Any:
         for values in (self._assigned_tensors, self._assigned_scalars, self._given):
             if name in values:
                 return values[name]
         self._rule.check_state(name)
-        raise AttributeError(f"{self._rule.name}: state {name!r} was not prepared")
+        # The traced program found no use for it, so it was not prepared, and any value will do.
+        return torch.zeros_like(self._given["p"])
 
     def __setattr__(self, name: str, value: Any) -> None:
         self._rule.check_state(name)
@@ -102,7 +121,7 @@ class EagerStates:
 
 
 def _real_parts(tensor: torch.Tensor) -> torch.Tensor:
-    return torch.view_as_real(tensor) if tensor.dtype in REAL_PARTS else tensor
+    return torch.view_as_real(tensor.resolve_conj()) if tensor.dtype in REAL_PARTS else tensor
 
 
 def _stored_like(value: torch.Tensor, like: torch.Tensor) -> torch.Tensor:

@@ -147,7 +147,7 @@ class Engine:
         groups = owner.param_groups
         return (
             [(id(g), len(g["params"]), g.get("fused"), g.get("differentiable")) for g in groups],
-            id(owner.state),
+            owner.state.changes,  # the object, not its id: that could be another's by now
             owner.state.changes.count,
         )
 
@@ -329,11 +329,13 @@ class Engine:
 
     def _run_eager(self, units: Sequence[EagerUnit]) -> None:
         totals: list[torch.Tensor] = []
-        while True:
-            parts = [part for unit in units if (part := unit.update(totals)) is not None]
-            if not parts:
-                return
-            totals.append(torch.stack([part.cpu() for part in parts]).sum())
+        waiting = list(units)
+        while waiting:
+            # A unit that has all it asked for is done, and must not be updated a second time.
+            parts = {unit: part for unit in waiting if (part := unit.update(totals)) is not None}
+            waiting = list(parts)
+            if parts:
+                totals.append(torch.stack([part.cpu() for part in parts.values()]).sum())
 
 
 def _require(planned: bool) -> None:

@@ -86,5 +86,17 @@ class OptimizerState(defaultdict[Any, Any]):
         for key, value in dict(*args, **kwargs).items():
             self[key] = value
 
+    def copy(self) -> Any:
+        return defaultdict(dict, self)
+
+    __copy__ = copy
+
+    def __or__(self, other: Any) -> Any:
+        return self.copy() | other
+
+    def __ior__(self, other: Any) -> Any:
+        self.update(other)
+        return self
+
     def __reduce__(self) -> Any:
         return defaultdict, (dict, dict(self))

@@ -45,8 +45,9 @@ Floats = npt.NDArray[np.float64]
 WORTH_A_THREAD = 32768
 
 _ARRAY_NAMES: dict[str, Any] = {
-    **{name: getattr(np, name) for name in ("divide", "power", "sqrt", "exp", "log", "sign")},
+    **{name: getattr(np, name) for name in ("divide", "power", "sqrt", "exp", "log")},
     **{name: getattr(np, name) for name in ("maximum", "minimum", "where", "abs")},
+    "sign": lambda x: np.subtract(x > 0, x < 0, dtype=float),  # 0 for NaN
     "invert": np.logical_not,
     "nan": np.nan,
     "inf": np.inf,
@@ -89,11 +90,11 @@ class Scalars:
             self.rows[start:stop] = case + len(values)
             results = []
             for row in cases.tolist():
-                constants, scalar_states, guards = program.prologue(options, row)
-                if guards != program.guards:
+                found = program.scalars(options, row)
+                if found is None:
                     return False
-                values.append(constants)
-                results.append(scalar_states)
+                values.append(found[0])
+                results.append(found[1])
             if columns:
                 after[start:stop, columns] = np.asarray(results)[case]
         self.values = np.asarray(values, dtype=np.float64).reshape(len(values), -1)
@@ -363,9 +364,8 @@ class EagerUnit:
         (slot,) = self.slots
         row = self.states.rows[slot.index].copy()
         row[0] += 1
-        _, _, guards = self.program.prologue(slot.group, row.tolist())
         self._row = dict(zip(self.states.names, row.tolist(), strict=True))
-        return guards == self.program.guards
+        return self.program.scalars(slot.group, row.tolist()) is not None
 
     def update(self, totals: list[torch.Tensor]) -> torch.Tensor | None:
         """Update the parameter, or return its part of a sum over all tensors that is not known."""

@@ -107,8 +107,11 @@ class Rule:
         }
         self.tensor_states = tuple(k for k, s in self.states.items() if not s.scalar)
         self.scalar_states = tuple(k for k, s in self.states.items() if s.scalar)
-        if "step" in self.states:
-            raise ValueError(f"{self.name}: every rule has `step` already; do not declare it")
+        for taken in ("step", "p", "g"):
+            if taken in self.states:
+                raise ValueError(
+                    f"{self.name}: every rule has `{taken}` already; call the state something else"
+                )
         self._programs: list[Program] = []
 
     def __repr__(self) -> str:
@@ -120,11 +123,8 @@ class Rule:
         Traced at most once for each setting of the rule's switches.
         """
         for program in self._programs:
-            try:
-                if program.prologue(options, row)[2] == program.guards:
-                    return program
-            except (KeyError, TypeError):  # traced for an optimizer with other options
-                continue
+            if program.scalars(options, row) is not None:
+                return program
         program = trace(self, options, row)
         self._programs.append(program)
         return program

@@ -10,6 +10,7 @@ from thalweg.rule.program import Program, ordered
 from thalweg.rule.symbols import Level, Symbol
 
 _ATOM = 9  # binds tighter than any operator
+_NEGATIVE = OPERATIONS["negative"].precedence
 
 
 def equations(program: Program) -> list[tuple[str, str]]:
@@ -50,8 +51,10 @@ def _formula(node: Symbol, texts: dict[Symbol, tuple[str, int]]) -> tuple[str, i
         assert value is not None
         whole = isinstance(value, float) and value.is_integer() and abs(value) < 1e6
         text = str(int(value)) if whole else repr(value)
-        return text, _ATOM
-    if node.op in ("input", "load"):
+        return text, _NEGATIVE if text.startswith("-") else _ATOM
+    if node.op == "input":
+        return str(node.detail).split(".")[1], _ATOM
+    if node.op == "load":
         return str(node.detail), _ATOM
     if node.op == "reduce":
         over = ", all tensors" if node.detail == "all" else ""
@@ -63,8 +66,8 @@ def _formula(node: Symbol, texts: dict[Symbol, tuple[str, int]]) -> tuple[str, i
     arguments = []
     for place, argument in enumerate(node.args):
         text, inner = texts[argument]
-        # The right side of - and / needs brackets at equal precedence, the left does not.
-        least = precedence + (1 if place and node.op != "power" else 0)
+        # At equal precedence the right side of - and / needs brackets, and the left side of **.
+        least = precedence + (place == (0 if node.op == "power" else 1))
         if operation.precedence and inner < least:
             text = f"({text})"
         arguments.append(text)

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from thalweg.rule.operations import OPERATIONS
+from thalweg.rule.scalars import Number
 from thalweg.rule.symbols import Symbol
 
 __all__ = [
@@ -39,7 +40,8 @@ def _apply(op: str, *args: Any) -> Any:
             return a.graph.record(op, *args)
     if any(isinstance(a, torch.Tensor) for a in args):
         return OPERATIONS[op].tensor(*args)
-    return OPERATIONS[op].scalar(*args)
+    result = OPERATIONS[op].scalar(*args)
+    return Number(result) if any(isinstance(a, Number) for a in args) else result
 
 
 def sqrt(x: Any) -> Any:

@@ -5,12 +5,17 @@ Back ends keep a table of their own with the same keys: how the operation is spe
 
 import operator
 from collections.abc import Callable
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from thalweg.rule import scalars
+
+# The dtype an eager run computes in: what two numbers become that a condition chooses between.
+# (torch would make them of the default dtype, whatever the parameter's.)
+eager_dtype: ContextVar[torch.dtype] = ContextVar("eager_dtype", default=torch.float64)
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,8 @@ def _tensor_minimum(a: Any, b: Any) -> torch.Tensor:
 def _tensor_where(condition: Any, a: Any, b: Any) -> Any:
     if not isinstance(condition, torch.Tensor):
         return a if condition else b
+    if not isinstance(a, torch.Tensor) and not isinstance(b, torch.Tensor):
+        a = torch.tensor(float(a), dtype=eager_dtype.get(), device=condition.device)
     return torch.where(condition, a, b)
 
 

@@ -83,6 +83,22 @@ class Program:
         repr=False
     )
 
+    def scalars(self, options: Mapping[str, Any], row: Row) -> tuple[Row, Row] | None:
+        """The constants and the scalar states' new values, in float64.
+
+        None if the program does not hold for these options: a switch is set otherwise, or one of
+        them is missing or of another kind.
+
+        Args:
+            options: a parameter group's options.
+            row: the scalar states, ``step`` (that of this update) first.
+        """
+        try:
+            constants, scalar_states, guards = self.prologue(options, row)
+        except (KeyError, IndexError, TypeError):
+            return None
+        return (constants, scalar_states) if guards == self.guards else None
+
     @property
     def operands(self) -> tuple[str, ...]:
         """``p``, ``g`` and the states: the columns of the engine's address table."""
@@ -137,7 +153,7 @@ def build(
         outputs: operands stored and their new values; ``p`` first.
         scalar_outputs: scalar states assigned and their new values.
         guards: scalar conditions the trace branched on, with their truth.
-        switches: hyperparameters that are no numbers, with the values found.
+        switches: Python for options that are no numbers, with the values found.
         inputs: input node names and the Python that reads each from ``h`` and ``row``.
         states: the rule's state tensors in declared order.
     """
@@ -241,8 +257,8 @@ def _prologue_source(
         if node.op == "literal":
             names[node] = repr(node.value)
         elif node.op == "input":
-            names[node] = node.detail
-            lines.append(f"    {node.detail} = {inputs[node.detail]}")
+            names[node] = node.detail.replace(".", "_")
+            lines.append(f"    {names[node]} = {inputs[node.detail]}")
         else:
             names[node] = f"v{len(lines)}"
             lines.append(f"    {names[node]} = {spell(node, names)}  # {node.line}")
@@ -250,7 +266,7 @@ def _prologue_source(
     def row(nodes: Iterable[Symbol]) -> str:
         return "".join(f"{names[n]}, " for n in nodes)
 
-    checked = "".join(f"h[{name!r}], " for name in switches)
+    checked = "".join(f"{source}, " for source in switches)
     checked += "".join(f"bool({names[node]}), " for node in guards)
     result = f"    return ({row(constants)}), ({row(scalar_outputs.values())}), ({checked})"
     return "\n".join(["def prologue(h, row):", *lines, result, ""])

@@ -6,6 +6,8 @@ both arms), and the scalars must then be what the kernel and torch would make of
 """
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 inf, nan = math.inf, math.nan
 
@@ -47,7 +49,7 @@ def log(x: float) -> float:
 
 
 def sign(x: float) -> float:
-    return float((x > 0) - (x < 0))
+    return 1.0 if x > 0 else -1.0 if x < 0 else 0.0
 
 
 def maximum(a: float, b: float) -> float:
@@ -60,3 +62,63 @@ def minimum(a: float, b: float) -> float:
 
 def where(condition: bool, a: float, b: float) -> float:
     return a if condition else b
+
+
+class Truth:
+    """The result of comparing Numbers: as a bool, but ``~``, ``&`` and ``|`` are logical.
+
+    Python's own ``~True`` is -2, which counts as true.
+    """
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: Any) -> None:
+        self._value = bool(value)
+
+    def __bool__(self) -> bool:
+        return self._value
+
+    def __repr__(self) -> str:
+        return repr(self._value)
+
+    def __invert__(self) -> "Truth":
+        return Truth(not self._value)
+
+    def __and__(self, other: Any) -> Any:
+        return Truth(self._value and other) if isinstance(other, Truth) else other & self._value
+
+    def __or__(self, other: Any) -> Any:
+        return Truth(self._value or other) if isinstance(other, Truth) else other | self._value
+
+    __rand__, __ror__ = __and__, __or__
+
+
+class Number(float):
+    """A float whose operators answer as above: what a rule gets for ``h.lr`` on an eager run."""
+
+    __slots__ = ()
+    __hash__ = float.__hash__
+
+
+def _operator(name: str, function: Callable[[float, float], float] | None) -> Any:
+    plain = getattr(float, name)
+
+    def method(self: float, *others: Any) -> Any:
+        if function is not None and isinstance(others[0], (int, float)):
+            pair = (others[0], self) if name.startswith("__r") else (self, others[0])
+            return Number(function(float(pair[0]), float(pair[1])))
+        result = plain(self, *others)
+        if isinstance(result, bool):
+            return Truth(result)
+        return Number(result) if isinstance(result, float) else result
+
+    return method
+
+
+for _name in ("add", "radd", "sub", "rsub", "mul", "rmul", "neg", "abs"):
+    setattr(Number, f"__{_name}__", _operator(f"__{_name}__", None))
+for _name in ("lt", "le", "gt", "ge", "eq", "ne"):
+    setattr(Number, f"__{_name}__", _operator(f"__{_name}__", None))
+for _name, _function in (("truediv", divide), ("pow", power)):
+    setattr(Number, f"__{_name}__", _operator(f"__{_name}__", _function))
+    setattr(Number, f"__r{_name}__", _operator(f"__r{_name}__", _function))

@@ -73,6 +73,8 @@ class Symbol:
 
     @property
     def is_condition(self) -> bool:
+        if self.op == "literal":
+            return isinstance(self.value, bool)
         return self.op in OPERATIONS and OPERATIONS[self.op].condition
 
     def __repr__(self) -> str:
@@ -201,8 +203,10 @@ class Graph:
         _check_kinds(op, symbols)
         level = max(s.level for s in symbols)
         stage = max(s.stage for s in symbols)
-        if op == "power" and level is Level.ELEMENT and symbols[1].value == 2:
-            return self.record("multiply", symbols[0], symbols[0])
+        if op == "power" and level is Level.ELEMENT:
+            exponent = symbols[1]
+            if exponent.op == "literal" and exponent.value == 2:
+                return self.record("multiply", symbols[0], symbols[0])
         value = None
         if level is Level.SCALAR:
             value = OPERATIONS[op].scalar(*(s.value for s in symbols))
@@ -212,7 +216,7 @@ class Graph:
         return self._intern("literal", (), value, Level.SCALAR, 0, value)
 
     def input(self, name: str, value: float) -> Symbol:
-        """A number the optimizer supplies at each step: a hyperparameter or scalar state."""
+        """A number the optimizer supplies at each step: ``h.lr`` or a scalar state ``s.eta``."""
         return self._intern("input", (), name, Level.SCALAR, 0, value)
 
     def load(self, operand: str) -> Symbol:
@@ -265,7 +269,7 @@ class Graph:
 
 def _check_kinds(op: str, symbols: tuple[Symbol, ...]) -> None:
     """Conditions go where conditions are meant, numbers where numbers are."""
-    conditions = [s.is_condition or isinstance(s.value, bool) for s in symbols]
+    conditions = [s.is_condition for s in symbols]
     if op in ("and", "or", "not"):
         wanted = [True] * len(symbols)
     elif op == "where":

@@ -56,16 +56,17 @@ class TracedHyperparameters:
 
     def __getattr__(self, name: str) -> Any:
         if name == "step":
-            return self._number("step", "row[0]", self._step)
+            return self._number("h.step", "row[0]", self._step)
         key, index = resolve(self._rule, name, self._values)
         value = self._values[key] if index is None else self._values[key][index]
         if isinstance(value, (tuple, list)):
+            self._switches[f"len(h[{key!r}])"] = len(value)
             return tuple(getattr(self, item_name(key, i)) for i in range(len(value)))
         if isinstance(value, (bool, str)) or value is None:
-            self._switches[key] = value
+            self._switches[f"h[{key!r}]"] = value
             return value
         source = f"number(h[{key!r}])" if index is None else f"number(h[{key!r}][{index}])"
-        return self._number(name, source, number(value))
+        return self._number(f"h.{name}", source, number(value))
 
     def _number(self, name: str, source: str, value: float) -> Symbol:
         self._inputs[name] = source
@@ -100,8 +101,8 @@ class TracedStates:
         if not rule.states[name].scalar:
             return graph.load(name)
         index = rule.scalar_states.index(name) + 1  # row[0] is the step
-        self._inputs[name] = f"row[{index}]"
-        return graph.input(name, self._row[index])
+        self._inputs[f"s.{name}"] = f"row[{index}]"
+        return graph.input(f"s.{name}", self._row[index])
 
     def __setattr__(self, name: str, value: Any) -> None:
         rule, graph = self._rule, self._graph
