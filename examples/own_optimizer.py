@@ -27,9 +27,7 @@ def main() -> None:
     y = torch.sin(x.sum(1, keepdim=True))
     for cls, lr in ((Lion, 1e-3), (optim.AdamW, 3e-3)):
         torch.manual_seed(0)
-        model = torch.nn.Sequential(
-            torch.nn.Linear(8, 64), torch.nn.Tanh(), torch.nn.Linear(64, 1)
-        )
+        model = torch.nn.Sequential(torch.nn.Linear(8, 64), torch.nn.Tanh(), torch.nn.Linear(64, 1))
         optimizer = cls(model.parameters(), lr=lr)
         for _ in range(500):
             optimizer.zero_grad()
