@@ -43,6 +43,9 @@ class Owner(Protocol):
     def dense_gradient(self, options: Group) -> None:
         """Raise where a dense gradient is not supported."""
 
+    def check_options(self, options: Group) -> None:
+        """Raise where an option is missing or out of its range."""
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -214,7 +217,11 @@ class Engine:
         row[0] += 1
         case = (id(slot.group), *row)
         if case not in self._programs:
-            self._programs[case] = self.rule.program(slot.group, row)
+            try:
+                self._programs[case] = self.rule.program(slot.group, row)
+            except (AttributeError, TypeError):
+                self.owner.check_options(slot.group)  # an option may be missing or of another kind
+                raise
         return self._programs[case]
 
     def _check(self, slot: Slot, g: torch.Tensor) -> None:

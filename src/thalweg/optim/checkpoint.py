@@ -102,7 +102,7 @@ def _group(
                 f"{name}: group {k} of the state dict lacks the option {key!r}; it has "
                 f"{sorted(other)}. Is it another optimizer's?"
             )
-    optimizer._check_group(group)
+    optimizer.check_options(group)
     return group
 
 

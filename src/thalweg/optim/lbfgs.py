@@ -121,8 +121,8 @@ class LBFGS(Optimizer):
             )
         super().add_param_group(param_group)
 
-    def _check_group(self, group: Mapping[str, Any]) -> None:
-        super()._check_group(group)
+    def check_options(self, group: Mapping[str, Any]) -> None:
+        super().check_options(group)
         if group["line_search_fn"] not in (None, "strong_wolfe"):
             raise RuntimeError(
                 "LBFGS: line_search_fn must be None or 'strong_wolfe', got "
@@ -147,7 +147,7 @@ class LBFGS(Optimizer):
                 "gradients, computes the loss, calls backward() and returns the loss"
             )
         (group,) = self.param_groups
-        self._check_group(group)
+        self.check_options(group)
         params: list[Tensor] = group["params"]
         lr = float(group["lr"])
         max_iter, max_eval = group["max_iter"], group["max_eval"]

@@ -19,7 +19,7 @@ from torch.optim.optimizer import (
 from thalweg.engine.engine import Engine
 from thalweg.engine.state import OptimizerState
 from thalweg.optim import checkpoint
-from thalweg.optim.ranges import NON_NEGATIVE, Ranges, check_options, nearest
+from thalweg.optim.ranges import NON_NEGATIVE, Ranges, check_ranges, nearest
 from thalweg.rule import Rule
 
 Params = Iterable[torch.Tensor] | Iterable[dict[str, Any]] | Iterable[tuple[str, torch.Tensor]]
@@ -139,7 +139,7 @@ class Optimizer(torch.optim.Optimizer):
             if default is required and name not in group:
                 raise ValueError(f"{self._name}: a parameter group lacks the option {name!r}")
             group.setdefault(name, default)
-        self._check_group(group)
+        self.check_options(group)
         if len({id(p) for p in group["params"]}) != len(group["params"]):
             warnings.warn(
                 f"{self._name}: optimizer contains a parameter group with duplicate parameters; "
@@ -193,13 +193,13 @@ class Optimizer(torch.optim.Optimizer):
                 )
         return tensors, [str(entry[0]) for entry in entries] if any(named) else None
 
-    def _check_group(self, group: Mapping[str, Any]) -> None:
+    def check_options(self, group: Mapping[str, Any]) -> None:
         """Raise for options that are wrong by themselves or together."""
         known = [*self.defaults, *_GROUP_KEYS]
         for key in group:
             if key not in known and (hint := nearest(str(key), list(self.defaults))):
                 raise TypeError(f"{self._name}: a parameter group has the key {key!r}{hint}")
-        check_options(self._name, group, self.ranges)
+        check_ranges(self._name, group, self.ranges)
         if group.get("fused") and group.get("foreach"):
             raise RuntimeError(
                 f"{self._name}: `fused` and `foreach` cannot be `True` together; leave one out"

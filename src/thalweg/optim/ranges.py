@@ -44,7 +44,7 @@ ANY = Range(-math.inf, math.inf, open="neither")
 Ranges = Mapping[str, Range | tuple[Range, ...]]
 
 
-def check_options(owner: str, options: Mapping[str, Any], ranges: Ranges) -> None:
+def check_ranges(owner: str, options: Mapping[str, Any], ranges: Ranges) -> None:
     """Raise for an option out of its range, naming it, its value and what it may be.
 
     Args:
@@ -53,11 +53,14 @@ def check_options(owner: str, options: Mapping[str, Any], ranges: Ranges) -> Non
         ranges: for each numeric option its range, or one for each number of a tuple.
 
     Raises:
+        KeyError: if an option is missing.
         TypeError: if an option is not a number.
         ValueError: if it is out of range, a Tensor of several elements, or a tuple of another
             length.
     """
     for name, allowed in ranges.items():
+        if name not in options:
+            raise KeyError(f"{owner}: a parameter group lacks the option {name!r}; set it again")
         value = options[name]
         if isinstance(allowed, Range):
             _check_number(owner, name, value, allowed)

@@ -91,8 +91,8 @@ class SGD(Optimizer):
         )
         super().__init__(params, defaults)
 
-    def _check_group(self, group: Mapping[str, Any]) -> None:
-        super()._check_group(group)
+    def check_options(self, group: Mapping[str, Any]) -> None:
+        super().check_options(group)
         if group["nesterov"] and (group["momentum"] <= 0 or group["dampening"] != 0):
             raise ValueError(
                 "SGD: nesterov needs momentum > 0 and dampening = 0, got "
