@@ -23,23 +23,19 @@ def _read(arguments):
     own, grads = int64_pointer(a[8]), int64_pointer(a[9])
     first, sizes, strides = int64_pointer(a[10]), int64_pointer(a[11]), int64_pointer(a[12])
     dtype = a[13]
-    get_grad, is_defined, is_neg, get_data_ptr, get_dtype = a[14], a[15], a[16], a[17], a[18]
-    get_layout, get_device, get_dim, get_sizes, get_strides = a[19], a[20], a[21], a[22], a[23]
+    get_grad, is_neg, get_data_ptr, get_dtype = a[14], a[15], a[16], a[17]
+    get_device, get_dim, get_sizes, get_strides = a[18], a[19], a[20], a[21]
 
     ticket = take(arguments)
     while ticket < spans:
-        answer = a[24] + 64 * ticket  # a cache line for each span
+        answer = a[22] + 64 * ticket  # a cache line for each span
         word, half = int64_pointer(answer), int32_pointer(answer)
         end = (ticket + 1) * span
         for t in range(ticket * span, end if end < tensors else tensors):
             p = a[6] + 8 * t
             g = call(get_grad, cells[t])
-            word[0] = 0
-            as_planned = call_with(is_defined, g, answer) == 0 and word[0] & 255 != 0
-            if as_planned:
-                as_planned = call_with(get_layout, g, answer) == 0 and half[0] == 0  # strided
-            if as_planned:
-                as_planned = call_with(get_device, g, answer) == 0 and half[0] == 0  # cpu
+            # An absent gradient is an undefined tensor, which has no device; a sparse one, no data.
+            as_planned = call_with(get_device, g, answer) == 0 and half[0] == 0  # cpu
             if as_planned:
                 as_planned = call_with(get_dtype, g, answer) == 0 and half[0] == dtype
             if as_planned:

@@ -21,14 +21,12 @@ import torch
 from thalweg.engine import cache, cpu, threads
 from thalweg.engine.layout import Integers
 
-# In the order of the reader's arguments 14 to 23. The first is c10's `TensorImpl::grad() const`.
+# In the order of the reader's arguments 14 to 21. The first is c10's `TensorImpl::grad() const`.
 _FUNCTIONS = (
     ("c10", "_ZNK3c1010TensorImpl4gradEv"),
-    ("torch_cpu", "aoti_torch_is_defined"),
     ("torch_cpu", "_ZN2at4_ops6is_neg4callERKNS_6TensorE"),
     ("torch_cpu", "aoti_torch_get_data_ptr"),
     ("torch_cpu", "aoti_torch_get_dtype"),
-    ("torch_cpu", "aoti_torch_get_layout"),
     ("torch_cpu", "aoti_torch_get_device_type"),
     ("torch_cpu", "aoti_torch_get_dim"),
     ("torch_cpu", "aoti_torch_get_sizes"),
