@@ -28,6 +28,10 @@ Smaller blocks round less (512: as little as the two-loop recursion) and cost mo
 """
 
 
+WIDE_BLOCK = 16384
+"""Columns per block of a sum of rows."""
+
+
 class LBFGS(Optimizer):
     """Limited-memory BFGS, for smooth functions that can be evaluated again and again.
 
@@ -349,8 +353,10 @@ class History:
         exact = torch.float64 if len(gradient) <= BLOCK else gradient.dtype
         s, y = self.s[: len(s_g)].to(exact), self.y[: len(s_g)].to(exact)
         weights = weights.to(gradient.device, exact)
-        d = torch.addmv(gradient.to(exact), s.mT, weights[0], beta=-float(h))
-        return d.addmv_(y.mT, weights[1]).to(gradient.dtype)
+        d = gradient.to(exact) * -float(h)
+        d += combination(weights[0], s)
+        d += combination(weights[1], y)
+        return d.to(gradient.dtype)
 
     def state(self) -> dict[str, Any]:
         """The part of the optimizer's state that describes the pairs."""
@@ -384,6 +390,21 @@ def products(rows: Tensor, vectors: Tensor) -> Tensor:
         right = rows[:, :whole].to(precision).view(-1, blocks, BLOCK).permute(1, 2, 0)
         total += torch.bmm(left, right).cpu().sum(0, dtype=torch.float64)
     return total.mT
+
+
+def combination(weights: Tensor, rows: Tensor) -> Tensor:
+    """The sum of weights_i rows_i, [n].
+
+    One batched product over blocks of columns: their results stay in the cache while the rows are
+    read, which a matrix-vector product with the transposed rows does not manage.
+    """
+    blocks = rows.shape[1] // WIDE_BLOCK
+    whole = blocks * WIDE_BLOCK
+    rest = weights @ rows[:, whole:]
+    if not blocks:
+        return rest
+    parts = rows[:, :whole].view(len(rows), blocks, WIDE_BLOCK).transpose(0, 1)
+    return torch.cat((torch.bmm(weights.expand(blocks, 1, -1), parts).view(-1), rest))
 
 
 def search_along(
