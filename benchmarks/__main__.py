@@ -41,8 +41,8 @@ def main() -> None:
         results[case] = [asdict(row) for row in rows]
         console.print(_table(case, rows))
     if not options.steps_only:
-        results["startup"] = startup(rounds=3)
-        for what, seconds in startup(rounds=3).items():
+        results["startup"] = seconds_of = startup(rounds=3)
+        for what, seconds in seconds_of.items():
             console.print(f"{what}: {seconds:.2f} s")
         results["lbfgs"] = lbfgs.main()
     if options.out:
