@@ -14,7 +14,6 @@ from pathlib import Path
 from thalweg.engine import cache
 from thalweg.engine.formats import Format, compute_type
 from thalweg.rule import Program, Stage
-from thalweg.rule.program import ordered
 from thalweg.rule.symbols import Symbol
 
 # Places in the argument block, each an int64.
@@ -106,7 +105,7 @@ def numba_threads():
 """
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Kernel:
     """One compiled stage.
 
@@ -122,9 +121,6 @@ class Kernel:
         """``run(arguments, threads)`` on Numba's own threads, compiled when first asked for."""
         run: Callable[[int, int], None] = self.generated.names()["numba_threads"]()
         return run
-
-    def __hash__(self) -> int:
-        return self.address
 
 
 def compile_stage(program: Program, index: int, formats: dict[str, Format]) -> Kernel:
@@ -154,6 +150,9 @@ def intrinsics_hash() -> str:
 def _kernel_source(
     stage: Stage, columns: dict[str, int], formats: dict[str, Format], compute: str
 ) -> str:
+    def name_of(node: Symbol) -> str:
+        return f"x_{node.detail}" if node.op == "load" else names[node]
+
     names: dict[Symbol, str] = {c: f"c{i}" for i, c in enumerate(stage.constants)}
     setup = [
         # A condition among the constants arrives as 1.0 or 0.0.
@@ -169,23 +168,20 @@ def _kernel_source(
     for operand in stage.loads:
         value = formats[operand].load.format(x=f"at_{operand}[i]", compute=compute)
         loop.append(f"x_{operand} = {value}")
-    for node in _in_order(stage):
-        if node.op == "load":
-            names[node] = f"x_{node.detail}"
-        elif node not in names:
-            names[node] = f"v{len(names)}"
-            expression = _SPELLED[node.op].format(*(names[a] for a in node.args))
-            loop.append(f"{names[node]} = {expression}  # {node.line}")
+    for node in stage.body:
+        names[node] = f"v{len(names)}"
+        expression = _SPELLED[node.op].format(*(name_of(a) for a in node.args))
+        loop.append(f"{names[node]} = {expression}  # {node.line}")
 
     if not stage.reductions:
         for operand, node in stage.stores:
-            value = formats[operand].store.format(x=names[node])
+            value = formats[operand].store.format(x=name_of(node))
             loop.append(f"at_{operand}[i] = {value}")
         body = [*setup, "for i in range(count):", *_indented(loop)]
     else:
         sums = [f"sum{r}" for r in range(len(stage.reductions))]
         for name, node in zip(sums, stage.reductions, strict=True):
-            loop.append(f"{name} = add_in_any_order({name}, float64({names[node.args[0]]}))")
+            loop.append(f"{name} = add_in_any_order({name}, float64({name_of(node.args[0])}))")
         block = [
             *(f"{name} = float64(0.0)" for name in sums),
             f"end = first + {BLOCK}",
@@ -202,11 +198,6 @@ def _kernel_source(
         partials=partials if stage.reductions else "",
         body="\n".join(_indented(body, 12)),
     )
-
-
-def _in_order(stage: Stage) -> list[Symbol]:
-    results = [node for _, node in stage.stores] or [r.args[0] for r in stage.reductions]
-    return ordered(results, elements_only=True)
 
 
 def _indented(lines: list[str], by: int = 4) -> list[str]:

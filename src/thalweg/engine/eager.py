@@ -5,7 +5,7 @@ must see through, devices and tensor types without a kernel, tensors that are no
 """
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -45,20 +45,20 @@ def apply(
     real = {name: _real_parts(t) for name, t in tensors.items()}
     wide = any(t.dtype is torch.float64 for t in real.values())
     compute = torch.float64 if wide else torch.float32
-    p_, g_ = (real[name].to(compute) for name in ("p", "g"))
-    s = EagerStates(rule, {"p": p_} | {n: real[n].to(compute) for n in states}, row)
+    operands = {name: t.to(compute) for name, t in real.items()}
+    s = EagerStates(rule, operands, row)
     token = eager_dtype.set(compute)
     try:
-        new = rule.update(p_, g_, s, EagerHyperparameters(rule.name, options, row["step"]))
+        h = EagerHyperparameters(rule.name, options, row["step"])
+        new = rule.update(operands["p"], operands["g"], s, h)
     finally:
         eager_dtype.reset(token)
     if not isinstance(new, torch.Tensor):
         raise TypeError(f"{rule.name}: the rule must return the parameter's new value, got {new!r}")
-    given = s.tensors()
 
     def own(value: Any, like: torch.Tensor) -> torch.Tensor:
         # What a rule hands on as it is (s.prev = g) must not change when the other is stored.
-        handed_on = any(value is t for t in (p_, g_, *given))
+        handed_on = any(value is t for t in operands.values())
         value = value.clone() if handed_on else torch.as_tensor(value, dtype=compute)
         return _stored_like(value, like)
 
@@ -89,28 +89,26 @@ class EagerHyperparameters:
 
 
 class EagerStates:
-    """``s`` on an eager run: what is assigned is kept aside until the update is whole."""
+    """``s`` on an eager run: what is assigned is kept aside until the update is whole.
+
+    Takes all operands, and the row of scalar states.
+    """
 
     def __init__(
-        self, rule: "Rule", tensors: Mapping[str, torch.Tensor], row: Mapping[str, Any]
+        self, rule: "Rule", operands: Mapping[str, torch.Tensor], row: Mapping[str, Any]
     ) -> None:
         set_ = super().__setattr__
         set_("_rule", rule)
-        set_("_tensors", tuple(tensors.values()))
         numbers = {key: Number(value) for key, value in row.items()}
-        set_("_given", {**numbers, **tensors})
+        set_("_given", {**numbers, **operands})
         set_("_assigned_tensors", {})
         set_("_assigned_scalars", {})
 
-    def tensors(self) -> tuple[torch.Tensor, ...]:
-        """The state tensors as they were given."""
-        return cast(tuple[torch.Tensor, ...], self._tensors)
-
     def __getattr__(self, name: str) -> Any:
+        self._rule.check_state(name)
         for values in (self._assigned_tensors, self._assigned_scalars, self._given):
             if name in values:
                 return values[name]
-        self._rule.check_state(name)
         # The traced program found no use for it, so it was not prepared, and any value will do.
         return torch.zeros_like(self._given["p"])
 

@@ -56,7 +56,7 @@ def explain(optimizer: Any, source: bool = False) -> Text:
     if not isinstance(engine, Engine):
         raise TypeError(
             f"explain: got {type(optimizer).__name__}, which has no rule to explain; pass an "
-            "optimizer of thalweg.optim"
+            "optimizer that is made from a rule"
         )
     slots = engine.look_at_slots()
     kinds: dict[tuple[Any, ...], list[Slot]] = defaultdict(list)

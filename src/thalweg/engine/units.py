@@ -36,6 +36,8 @@ from thalweg.rule.functions import AllTensors
 from thalweg.rule.program import compile_function, number
 from thalweg.rule.symbols import Level
 
+G = 1  # the gradient's row in the address table, whose rows are p, g and the states
+
 # Tensor types whose data_ptr() is where their elements are.
 PLAIN_TENSORS = (torch.Tensor, torch.nn.Parameter)
 
@@ -130,14 +132,22 @@ class KernelUnit:
         self.kernels = [compile_stage(program, k, self.formats) for k in range(len(program.stages))]
         compute = compute_type(tuple(self.formats.values()))
         self._compute = np.float64 if compute == "float64" else np.float32
-        self._columns = [
-            [s.param if name == "p" else _state(s, name) for s in slots] for name in self._owned
-        ]
-        self._written = [
+        # The tensors of each row of the address table whose addresses rarely change: all but g's.
+        self._columns = {
+            row: [s.param if name == "p" else _state(s, name) for s in slots]
+            for row, name in enumerate(program.operands)
+            if row != G
+        }
+        written = [
             tensor
-            for name, column in zip(self._owned, self._columns, strict=True)
+            for row, column in self._columns.items()
             for tensor in column
-            if name in program.writes
+            if program.operands[row] in program.writes
+        ]
+        place = {c: i for i, c in enumerate(program.constants)}
+        self._scalar_columns = [
+            [place[c] for c in stage.constants if c.level is Level.SCALAR]
+            for stage in program.stages
         ]
         self._gradient_dtype = gradient
         self._orders = [memory_order(s.param) for s in slots]
@@ -148,18 +158,13 @@ class KernelUnit:
         self._lay_out([s.param.numel() * _parts(s.param) for s in slots])
         self._copies: list[torch.Tensor] = []
         lib = native.library()
-        self._versions = native.Versions(lib, self._written)
+        self._versions = native.Versions(lib, written)
         self._reader = self._make_reader(lib)
-
-    @property
-    def _owned(self) -> list[str]:
-        """The operands whose addresses rarely change: all but the gradient."""
-        return [name for name in self.program.operands if name != "g"]
 
     def _make_reader(self, lib: native.Library | None) -> native.Reader | None:
         if lib is None or any(s.param.is_complex() for s in self.slots):
             return None  # a complex gradient may be lazily conjugated, which only Python is asked
-        params, *states = self._columns
+        params, *states = self._columns.values()
         flat = [tensor for column in states for tensor in column]
         return native.Reader(lib, params, flat, self.addresses, self._gradient_dtype)
 
@@ -168,8 +173,7 @@ class KernelUnit:
         self._counts = np.asarray(counts, dtype=np.int64)
         self._chunks, self._spans, self._blocks = chunk_table(counts)
         self.addresses = np.zeros((len(self.program.operands), len(counts)), dtype=np.int64)
-        for name, column in zip(self._owned, self._columns, strict=True):
-            row = self.program.operands.index(name)
+        for row, column in self._columns.items():
             self.addresses[row, :] = [t.data_ptr() for t in column]
         arguments = self._arguments
         arguments[SPANS] = self._spans.ctypes.data
@@ -178,7 +182,7 @@ class KernelUnit:
         arguments[ADDRESSES] = self.addresses.ctypes.data
         arguments[TENSORS] = len(counts)
         arguments[BLOCKS] = self._blocks[-1]
-        self._work = int(self._counts.sum())
+        self.work = int(self._counts.sum())  # elements
 
     def holds(self) -> bool:
         """Whether parameters, states and gradients are what and where the unit was built for.
@@ -189,12 +193,11 @@ class KernelUnit:
         self._copies = []
         if self._reader is not None and self._reader.read():
             return True
-        operands = self.program.operands
-        for name, column in zip(self._owned, self._columns, strict=True):
+        for row, column in self._columns.items():
             now = np.fromiter(map(torch.Tensor.data_ptr, column), np.int64, len(column))
-            if not np.array_equal(now, self.addresses[operands.index(name)]):
+            if not np.array_equal(now, self.addresses[row]):
                 return False
-        addresses = self.addresses[operands.index("g")]
+        addresses = self.addresses[G]
         for t, (slot, order) in enumerate(zip(self.slots, self._orders, strict=True)):
             p, g = slot.param, slot.param.grad
             if g is None or g.dtype is not self._gradient_dtype or type(g) not in PLAIN_TENSORS:
@@ -229,7 +232,7 @@ class KernelUnit:
             partials = np.empty((reductions, self._blocks[-1]))
             self._arguments[PARTIALS] = partials.ctypes.data
         self._arguments[TICKET] = 0
-        wanted = min(torch.get_num_threads(), len(self._spans) - 1, self._work // WORTH_A_THREAD)
+        wanted = min(torch.get_num_threads(), len(self._spans) - 1, self.work // WORTH_A_THREAD)
         # While other Python threads run, nothing may free a gradient under the kernel.
         alive = [s.param.grad for s in self.slots] if wanted > 1 else None
         threads.run(self.kernels[stage], self._call, wanted)
@@ -260,10 +263,8 @@ class KernelUnit:
         values, rows = self.scalars.values, self.scalars.rows
         if len(self.program.stages) == 1:
             return values, rows
-        wanted = self.program.stages[stage].constants
-        place = {c: i for i, c in enumerate(self.program.constants)}
-        columns = [place[c] for c in wanted if c.level is Level.SCALAR]
-        if all(c.level is Level.SCALAR for c in wanted):
+        columns, wanted = self._scalar_columns[stage], self.program.stages[stage].constants
+        if len(columns) == len(wanted):
             return values[:, columns], rows
         expanded = values[rows]
         between = _between(self.program, stage)
@@ -283,10 +284,6 @@ class KernelUnit:
         if some.any():
             result[some] = np.add.reduceat(partials, starts[some])
         return result
-
-    @property
-    def work(self) -> int:
-        return self._work
 
 
 class SparseUnit(KernelUnit):
@@ -312,20 +309,11 @@ class SparseUnit(KernelUnit):
         count = values[0].numel() if len(values) else 0
         flat = _flat_rows(gradient)
         self._lay_out([count] * len(flat))
-        for name, column in zip(self._owned, self._columns, strict=True):
-            row = self.program.operands.index(name)
-            base = column[0].data_ptr()
-            self.addresses[row] = base + flat * count * self.formats[name].itemsize
-        step = count * self.formats["g"].itemsize
-        self.addresses[self.program.operands.index("g")] = values.data_ptr() + step * np.arange(
-            len(flat)
-        )
-        return True
-
-    def prepare(self) -> bool:
-        if not self.scalars.prepare():
-            return False
-        self._one_row = np.zeros(self.addresses.shape[1], dtype=np.int64)
+        sizes = [count * self.formats[name].itemsize for name in self.program.operands]
+        for row in self._columns:
+            self.addresses[row] += flat * sizes[row]  # from where the whole tensor begins
+        self.addresses[G] = values.data_ptr() + np.arange(len(flat)) * sizes[G]
+        self._one_row = np.zeros(len(flat), dtype=np.int64)
         return True
 
     def _constants(

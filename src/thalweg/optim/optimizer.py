@@ -79,11 +79,7 @@ class Optimizer(torch.optim.Optimizer):
                 f"{self._name}: params must be an iterable of tensors or dicts, got a "
                 f"{type(params).__name__}; write [p] for a single parameter"
             )
-        if isinstance(params, (set, frozenset)):
-            raise TypeError(
-                f"{self._name}: params must have an order that is the same on every run, got a "
-                f"{type(params).__name__}; pass a list"
-            )
+        self._refuse_set(params)
         self._updates = 0
         entries: list[Any] = list(params)
         if not entries:
@@ -162,15 +158,18 @@ class Optimizer(torch.optim.Optimizer):
         # The caller's dict is filled in too, as torch does.
         param_group.update(group)
 
-    def _tensors(self, group: Mapping[str, Any]) -> tuple[list[torch.Tensor], list[str] | None]:
-        if "params" not in group:
-            raise ValueError(f"{self._name}: a parameter group must have the key 'params'")
-        params = group["params"]
+    def _refuse_set(self, params: Any) -> None:
         if isinstance(params, (set, frozenset)):
             raise TypeError(
                 f"{self._name}: params must have an order that is the same on every run, got a "
                 f"{type(params).__name__}; pass a list"
             )
+
+    def _tensors(self, group: Mapping[str, Any]) -> tuple[list[torch.Tensor], list[str] | None]:
+        if "params" not in group:
+            raise ValueError(f"{self._name}: a parameter group must have the key 'params'")
+        params = group["params"]
+        self._refuse_set(params)
         entries: list[Any] = [params] if isinstance(params, torch.Tensor) else list(params)
         named = [isinstance(entry, tuple) for entry in entries]
         if any(named) and not all(named):
