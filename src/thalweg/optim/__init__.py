@@ -5,6 +5,7 @@
 ['SGD', 'AdamW']
 """
 
+from thalweg.optim import lr_scheduler
 from thalweg.optim.adadelta import Adadelta
 from thalweg.optim.adagrad import Adagrad
 from thalweg.optim.adam import Adam
@@ -35,4 +36,5 @@ __all__ = [
     "RMSprop",
     "Rprop",
     "SparseAdam",
+    "lr_scheduler",
 ]

@@ -1,0 +1,337 @@
+"""Schedulers made of schedulers: one after another, and all at once."""
+
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch.optim import lr_scheduler as torchs
+
+from thalweg.optim.lr_scheduler.base import (
+    LRScheduler,
+    Rate,
+    check_milestones,
+    check_optimizer,
+    copied,
+    like,
+    set_option,
+)
+from thalweg.rule.program import number
+
+
+class Composition(LRScheduler):
+    """What schedulers made of others share: checks, and the state of the parts.
+
+    The parts are stepped through their own :meth:`step`, so that any scheduler can be one.
+    """
+
+    _options: ClassVar[tuple[str, ...]] = ("_schedulers",)
+    _schedulers: list[Any]
+
+    def _take_parts(self, optimizer: Any, parts: Sequence[Any]) -> None:
+        name = type(self).__name__
+        if len(parts) < 1:
+            raise ValueError(f"{name} expects at least one scheduler, but got no scheduler.")
+        for k, part in enumerate(parts):
+            if not hasattr(part, "optimizer"):
+                raise TypeError(
+                    f"{name}: at index {k} should have `optimizer` as its attribute: a "
+                    f"{type(part).__name__} is no scheduler"
+                )
+        owner = parts[0].optimizer if optimizer is None else optimizer
+        check_optimizer(owner)
+        for k, part in enumerate(parts):
+            if isinstance(part, torchs.ReduceLROnPlateau):
+                raise ValueError(
+                    f"{name} does not support `ReduceLROnPlateau`, whose step needs a metric, but "
+                    f"got one at index {k}; step it beside this one"
+                )
+            if isinstance(part, (torchs.SequentialLR, torchs.ChainedScheduler)):
+                raise ValueError(
+                    f"{name}: torch's {type(part).__name__}, at index {k}, cannot be begun anew; "
+                    f"use thalweg.optim.lr_scheduler.{type(part).__name__}"
+                )
+            if part.optimizer is not owner:
+                raise ValueError(
+                    f"{name} expects all schedulers to belong to the same optimizer, but "
+                    f"{type(part).__name__} at index {k} belongs to another "
+                    f"{type(part.optimizer).__name__}"
+                )
+        if len({id(part) for part in parts}) != len(parts):
+            raise ValueError(f"{name}: a scheduler is given twice; make one for each place")
+        self._schedulers = list(parts)
+        self.optimizer = owner
+
+    def _begin_anew(self, part: Any) -> None:
+        """Let a part set the rates of its epoch 0."""
+        part.last_epoch = -1
+        part._initial_step()
+
+    def _to_base(self, bases: Sequence[Rate]) -> None:
+        for group, base in zip(self.optimizer.param_groups, bases, strict=True):
+            set_option(group, "lr", copied(base))
+
+    def get_lr(self) -> list[Rate]:
+        """The rate of each group at ``last_epoch``."""
+        self._warn_of_get_lr()
+        return self._rates_now()
+
+    def state_dict(self) -> dict[str, Any]:
+        """As for every scheduler, with the state dicts of the parts."""
+        saved = super().state_dict()
+        saved["_schedulers"] = [part.state_dict() for part in self._schedulers]
+        return saved
+
+    def _check_state(self, saved: Any) -> None:
+        super()._check_state(saved)
+        parts = saved["_schedulers"]
+        if len(parts) != len(self._schedulers):
+            raise ValueError(
+                f"{type(self).__name__}: the state dict has {len(parts)} schedulers, this one "
+                f"{len(self._schedulers)}"
+            )
+        for own, other in zip(self._schedulers, parts, strict=True):
+            if isinstance(own, LRScheduler):
+                own._check_state(other)
+
+    def _take_state(self, saved: Mapping[str, Any]) -> None:
+        super()._take_state({key: v for key, v in saved.items() if key != "_schedulers"})
+        for own, other in zip(self._schedulers, saved["_schedulers"], strict=True):
+            if isinstance(own, LRScheduler):
+                own._take_state(other)
+            else:
+                own.load_state_dict(dict(other))
+
+
+class SequentialLR(Composition):
+    """One scheduler after another, each from its own epoch 0.
+
+    ::
+
+        rate(t) = rate of schedulers[i] at epoch t - milestones[i - 1]
+        from epoch milestones[i - 1] to milestones[i]
+
+    Each part begins from the base rate. What others have done to the rate stays: a scheduler
+    stepped back to back with this one multiplies, across the milestones too.
+
+    Args:
+        optimizer: the optimizer.
+        schedulers: the parts, all of this optimizer; compositions too.
+        milestones: the epochs at which the second and later parts begin; >= 0, not decreasing.
+        last_epoch: see :class:`LRScheduler`.
+
+    Attributes:
+        last_epoch: the epoch, counted over all parts.
+
+    Raises:
+        TypeError: a part is no scheduler.
+        ValueError: no parts, one of another optimizer, one that needs a metric, or not one
+            milestone fewer than parts.
+
+    >>> import torch
+    >>> optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=1.0)
+    >>> from thalweg.optim.lr_scheduler import ConstantLR, ExponentialLR
+    >>> parts = [ConstantLR(optimizer, 0.5), ExponentialLR(optimizer, 0.9)]
+    >>> scheduler = SequentialLR(optimizer, parts, milestones=[1])
+    >>> optimizer.step(); scheduler.step(); scheduler.get_last_lr()
+    [1.0]
+    """
+
+    _options = ("_schedulers", "_milestones")
+
+    def __init__(
+        self,
+        optimizer: torch.optim.Optimizer,
+        schedulers: Sequence[torchs.LRScheduler],
+        milestones: Sequence[int],
+        last_epoch: int = -1,
+    ) -> None:
+        check_optimizer(optimizer)
+        given = list(milestones)
+        if len(schedulers) >= 1 and len(given) != len(schedulers) - 1:
+            raise ValueError(
+                "SequentialLR expects number of schedulers provided to be one more than the number "
+                f"of milestone points, but got {len(schedulers)} schedulers and {len(given)} "
+                "milestones"
+            )
+        check_milestones("SequentialLR", given)
+        self._take_parts(optimizer, schedulers)
+        self._milestones = given
+        self._to_base([group["initial_lr"] for group in optimizer.param_groups])
+        super().__init__(optimizer, last_epoch)
+
+    def _active(self, t: float) -> tuple[Any, float]:
+        """The part of epoch t, and the epoch at which it begins."""
+        index = bisect_right(self._milestones, t)
+        return self._schedulers[index], self._milestones[index - 1] if index else 0
+
+    def _initial_step(self) -> None:
+        self._step_count = 1
+        self._update_lr(self.last_epoch + 1)
+
+    def step(self, epoch: float | None = None) -> None:
+        """Go on to the next epoch, or to this one, and set its rates.
+
+        Args:
+            epoch: the epoch; None for the next.
+        """
+        if epoch is not None:
+            self._check_epoch(epoch)
+        self._update_lr(epoch)
+        self._step_count += 1
+
+    def _update_lr(self, epoch: float | None = None) -> None:
+        t = self.last_epoch + 1 if epoch is None else epoch
+        part, start = self._active(t)
+        if epoch is not None:
+            self._to_base(self.base_lrs)
+            self._begin_anew(part)
+            if t > start:
+                part._update_lr(t - start)
+        elif t == start:
+            factors = self._share_of_others(t - 1)
+            self._to_base(self.base_lrs)
+            self._begin_anew(part)
+            for group, factor in zip(self.optimizer.param_groups, factors, strict=True):
+                if factor != 1.0:
+                    set_option(group, "lr", group["lr"] * factor)
+        else:
+            part.step()
+        self.last_epoch = t  # type: ignore[assignment]
+        self._last_lr = self._rates_now()
+
+    def _share_of_others(self, t: float) -> list[float]:
+        """What others have multiplied the rates of epoch t by, as far as that can be told."""
+        present = [group["lr"] for group in self.optimizer.param_groups]
+        alone = self._rates_at(t)
+        if alone is None:
+            return [1.0] * len(present)
+        rounded = [number(like(lr, rate)) for lr, rate in zip(present, alone, strict=True)]
+        return [number(lr) / r if r else 1.0 for lr, r in zip(present, rounded, strict=True)]
+
+    def _rates_at(self, t: float) -> list[float] | None:
+        part, start = self._active(t)
+        return part._rates_at(t - start) if isinstance(part, LRScheduler) else None
+
+    def _rates_after(self, rates: Sequence[Rate], t: float) -> list[float] | None:
+        part, start = self._active(t)
+        if not isinstance(part, LRScheduler):
+            return None
+        if t > start or t == 0:
+            return part._rates_after(rates, t - start)
+        before, fresh = self._rates_at(t - 1), part._rates_at(0)
+        if before is None or fresh is None:
+            return None
+        moved = zip(rates, before, fresh, strict=True)
+        return [new * (number(rate) / old if old else 1.0) for rate, old, new in moved]
+
+    def _reapply(self) -> None:
+        part, _ = self._active(self.last_epoch)
+        if isinstance(part, LRScheduler):
+            part._reapply()
+
+
+class ChainedScheduler(Composition):
+    """Several schedulers stepped back to back as one: their factors multiply.
+
+    Args:
+        schedulers: the parts, all of one optimizer; compositions too.
+        optimizer: the optimizer; the parts' by default.
+
+    Attributes:
+        last_epoch: the epoch of the first part.
+
+    Raises:
+        TypeError: a part is no scheduler.
+        ValueError: no parts, one of another optimizer, or one that needs a metric.
+
+    >>> import torch
+    >>> optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=1.0)
+    >>> from thalweg.optim.lr_scheduler import ConstantLR, ExponentialLR
+    >>> parts = [ConstantLR(optimizer, 0.5), ExponentialLR(optimizer, 0.8)]
+    >>> scheduler = ChainedScheduler(parts)
+    >>> optimizer.step(); scheduler.step(); scheduler.get_last_lr()
+    [0.4]
+    """
+
+    def __init__(
+        self,
+        schedulers: Sequence[torchs.LRScheduler],
+        optimizer: torch.optim.Optimizer | None = None,
+    ) -> None:
+        self._take_parts(optimizer, schedulers)
+        groups = self.optimizer.param_groups
+        self.base_lrs = [copied(group["initial_lr"]) for group in groups]
+        self.last_epoch = self._schedulers[0].last_epoch
+        self._step_count = 1
+        if all(part.last_epoch == 0 for part in self._schedulers):
+            # The order in which the parts were made must not matter.
+            self.last_epoch = -1
+            self._initial_step()
+        self._last_lr = self._rates_now()
+
+    def _initial_step(self) -> None:
+        self._step_count = 1
+        self._to_base(self.base_lrs)
+        for part in self._schedulers:
+            self._begin_anew(part)
+        self.last_epoch = 0
+        self._last_lr = self._rates_now()
+
+    def step(self, epoch: float | None = None) -> None:
+        """Step each part, or take each to this epoch.
+
+        Args:
+            epoch: the epoch; None for the next.
+
+        Raises:
+            ValueError: an epoch is given, and a part is no function of it.
+        """
+        if epoch is not None:
+            self._check_epoch(epoch)
+        self._update_lr(epoch)
+        self._step_count += 1
+
+    def _update_lr(self, epoch: float | None = None) -> None:
+        if epoch is None:
+            for part in self._schedulers:
+                part.step()
+        else:
+            rates = self._rates_at(epoch)
+            if rates is None:
+                raise ValueError(
+                    "ChainedScheduler: step(epoch) needs parts that are functions of the epoch; "
+                    "step without an epoch"
+                )
+            for part in self._schedulers:
+                part._update_lr(epoch)
+            for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
+                set_option(group, "lr", rate)
+        self.last_epoch = self.last_epoch + 1 if epoch is None else epoch  # type: ignore[assignment]
+        self._last_lr = self._rates_now()
+
+    def _rates_at(self, t: float) -> list[float] | None:
+        # A chain about a floor (CosineAnnealingLR's eta_min) has no closed form.
+        rates: list[float] | None = [number(base) for base in self.base_lrs]
+        for epoch in range(int(t) + 1):
+            if rates is not None:
+                rates = self._rates_after(rates, epoch)
+        return rates
+
+    def _rates_after(self, rates: Sequence[Rate], t: float) -> list[float] | None:
+        for part in self._schedulers:
+            moved = part._rates_after(rates, t) if isinstance(part, LRScheduler) else None
+            if moved is None:
+                return None
+            rates = moved
+        return [number(rate) for rate in rates]
+
+    def _take_state(self, saved: Mapping[str, Any]) -> None:
+        super()._take_state(saved)
+        if "last_epoch" not in saved:  # torch's has none
+            self.last_epoch = self._schedulers[0].last_epoch
+
+    def _reapply(self) -> None:
+        for part in self._schedulers:
+            if isinstance(part, LRScheduler):
+                part._reapply()

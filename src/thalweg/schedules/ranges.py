@@ -1,0 +1,107 @@
+"""Intervals of numbers, and the check that an argument lies in its own."""
+
+import math
+import operator
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Range:
+    """An interval of numbers; ``open`` says which ends do not belong to it.
+
+    >>> print(Range(0, 1, open="high"))
+    >= 0 and < 1
+    """
+
+    low: float = 0.0
+    high: float = math.inf
+    open: str = "high"  # "low", "high", "both" or "neither"
+
+    def __contains__(self, value: float) -> bool:
+        above = value > self.low if self.open in ("low", "both") else value >= self.low
+        # An infinite upper end is no bound.
+        below = value < self.high if self.open in ("high", "both") else value <= self.high
+        return above and (below or self.high == math.inf == value)
+
+    def __str__(self) -> str:
+        low = f"{'>' if self.open in ('low', 'both') else '>='} {self.low:g}"
+        if self.high == math.inf:
+            return low
+        return f"{low} and {'<' if self.open in ('high', 'both') else '<='} {self.high:g}"
+
+    def moved(self, by: float) -> "Range":
+        """With another upper end, so much further."""
+        return replace(self, high=self.high + by)
+
+
+NON_NEGATIVE = Range()
+POSITIVE = Range(open="both")
+AT_LEAST_ONE = Range(1)
+FRACTION = Range(0, 1, open="neither")
+ANY = Range(-math.inf, math.inf, open="neither")
+
+
+def number(owner: str, name: str, value: Any, allowed: Range = ANY, remedy: str = "") -> float:
+    """The value as an int or a float.
+
+    Raises:
+        TypeError: if it is not a number.
+        ValueError: if it is infinite, NaN or out of its range.
+    """
+    plain: float = value if type(value) in (int, float) else _plain(owner, name, value)
+    if math.isfinite(plain) and plain in allowed:
+        return plain
+    constraint = "finite" if allowed == ANY else f"a finite number {allowed}"
+    raise ValueError(f"{owner}: {name} must be {constraint}, got {plain}{remedy}")
+
+
+def _plain(owner: str, name: str, value: Any) -> float:
+    if not isinstance(value, (str, bytes)):
+        try:
+            return int(operator.index(value))
+        except TypeError:
+            pass
+        try:
+            return float(value)
+        except (TypeError, ValueError, RuntimeError):  # RuntimeError: a tensor of several elements
+            pass
+    raise TypeError(f"{owner}: {name} must be a number, got {type(value).__name__} {value!r}")
+
+
+def numbers(owner: str, name: str, values: Any, allowed: Range = ANY) -> tuple[float, ...]:
+    """The values as a tuple of ints and floats; the errors of :func:`number` for each of them."""
+    if isinstance(values, (str, bytes)) or not isinstance(values, Iterable):
+        raise TypeError(
+            f"{owner}: {name} must be a list or a tuple of numbers, "
+            f"got {type(values).__name__} {values!r}"
+        )
+    return tuple(number(owner, f"{name}[{i}]", value, allowed) for i, value in enumerate(values))
+
+
+def milestones(owner: str, values: Any) -> tuple[float, ...]:
+    """Steps in order as a tuple: each >= 0 and none before the one in front of it."""
+    found = numbers(owner, "milestones", values, NON_NEGATIVE)
+    for i in range(1, len(found)):
+        if found[i] < found[i - 1]:
+            raise ValueError(
+                f"{owner}: milestones must not decrease, got {found[i]} after {found[i - 1]} in "
+                f"{list(found)}; sort them"
+            )
+    return found
+
+
+def one_of(owner: str, name: str, value: Any, known: Iterable[str]) -> None:
+    """Raise ValueError for a value that is none of the known words."""
+    if value not in (words := list(known)):
+        raise ValueError(
+            f"{owner}: {name} must be one of {', '.join(map(repr, words))}, got {value!r}"
+        )
+
+
+def flag(owner: str, name: str, value: Any) -> bool:
+    """The value as a bool; TypeError if it is neither True nor False."""
+    if isinstance(value, str) or value not in (True, False):
+        raise TypeError(f"{owner}: {name} must be True or False, got {value!r}")
+    return bool(value)
