@@ -12,7 +12,7 @@ import thalweg
 ROOT = Path(thalweg.__file__).parent
 
 # Lowest first: a folder may import those above it in this list and itself, nothing else of ours.
-LAYERS = ["rule", "schedules", "engine", "optim", "race", "cli"]
+LAYERS = ["ranges", "rule", "schedules", "engine", "optim", "race", "cli"]
 OUTSIDE = ("__init__", "__main__")  # the package's own front doors
 
 MODULES = sorted(ROOT.rglob("*.py"))
@@ -52,7 +52,8 @@ def layer(name: str) -> str | None:
     parts = name.split(".")
     if parts[0] != "thalweg":
         return None
-    return parts[1] if len(parts) > 1 and (ROOT / parts[1]).exists() else "__init__"
+    found = len(parts) > 1 and any((ROOT / f"{parts[1]}{end}").exists() for end in ("", ".py"))
+    return parts[1] if found else "__init__"
 
 
 def test_every_folder_has_a_place() -> None:

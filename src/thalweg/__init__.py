@@ -5,7 +5,8 @@
 
 __version__ = "0.1.0"
 
+from thalweg import schedules
 from thalweg.engine.explain import explain, show_config
 from thalweg.optim.define import optimizer
 
-__all__ = ["__version__", "explain", "optimizer", "show_config"]
+__all__ = ["__version__", "explain", "optimizer", "schedules", "show_config"]

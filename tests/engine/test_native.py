@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -140,6 +141,79 @@ def test_an_exchanged_tensor_is_another_one() -> None:
     assert (native.tensor_impls([p, q]) == before).all()
     torch.utils.swap_tensors(p, q)
     assert native.tensor_impls([p, q]).tolist() == before[::-1].tolist()
+
+
+@needs_library
+def test_where_objects_hold_their_tensor_is_found() -> None:
+    assert LIBRARY.impl_offset is not None, "comparing a thousand tensors then takes 70 µs more"
+
+
+def identities(kind: str, tensors: list[torch.Tensor], monkeypatch) -> native.Identities:
+    """Of these tensors, found out in one of the three ways."""
+    if kind == "python":
+        monkeypatch.setattr(native, "library", lambda: None)
+    elif kind == "no offset" and LIBRARY is not None:
+        monkeypatch.setattr(native, "library", lambda: replace(LIBRARY, impl_offset=None))
+    return native.Identities([tensors[:1], tuple(tensors[1:])])
+
+
+@needs_library
+@pytest.mark.parametrize("kind", ["compiled", "no offset", "python"])
+def test_identities(kind: str, monkeypatch) -> None:
+    tensors = [torch.ones(2), Parameter(torch.ones(2)), torch.ones(()), Parameter(torch.ones(3, 1))]
+    seen = identities(kind, tensors, monkeypatch)
+    assert seen.hold([tensors[:1], tensors[1:]])
+    assert not seen.hold([tensors[:1], tensors[2:]])
+    assert not seen.hold([tensors[:1]])
+    for k, tensor in enumerate(tensors):
+        equal = [*tensors[:k], tensor.detach().clone(), *tensors[k + 1 :]]
+        assert not seen.hold([equal[:1], tuple(equal[1:])]), "another tensor of the same numbers"
+    other = torch.zeros(())
+    torch.utils.swap_tensors(tensors[2], other)
+    assert not seen.hold([tensors[:1], tensors[1:]])
+    torch.utils.swap_tensors(tensors[2], other)
+    assert seen.hold([tensors[:1], tensors[1:]])
+    tensors[1].data = torch.zeros(2)
+    assert seen.hold([tensors[:1], tensors[1:]]), "where the numbers are is the reader's business"
+    assert identities(kind, [], monkeypatch).hold([[], ()])
+
+
+@needs_library
+@pytest.mark.parametrize("kind", ["compiled", "no offset", "python"])
+def test_a_tensor_swapped_inside_a_tuple_is_noticed(kind: str, monkeypatch) -> None:
+    given = (torch.ones(2), torch.ones(2))
+    if kind != "compiled":
+        identities(kind, [], monkeypatch)
+    seen = native.Identities([given])
+    assert seen.hold([given])
+    other = torch.zeros(2)
+    torch.utils.swap_tensors(given[1], other)
+    assert not seen.hold([given])
+
+
+@needs_library
+def test_a_swap_among_thousands_is_noticed_by_any_thread() -> None:
+    tensors = [torch.ones(1) for _ in range(2 * native.WORTH_A_THREAD + 3)]
+    seen = native.Identities([tensors])
+    for threads in (1, 2, 3):
+        torch.set_num_threads(threads)
+        for k in (0, native.SPAN, len(tensors) - 1):
+            other = torch.ones(1)
+            torch.utils.swap_tensors(tensors[k], other)
+            assert not seen.hold([tensors])
+            torch.utils.swap_tensors(tensors[k], other)
+            assert seen.hold([tensors])
+
+
+@needs_library
+def test_values_are_read_in_place_of_gradients() -> None:
+    unit = Unit()
+    values = [torch.ones(2, 3), torch.ones(())]
+    reader = native.Reader(LIBRARY, unit.params, unit.states, unit.addresses, torch.float32, values)
+    assert reader.read()
+    assert unit.addresses[1].tolist() == [value.data_ptr() for value in values]
+    values[0].data = torch.ones(3, 2).t()
+    assert not reader.read()
 
 
 @needs_library

@@ -13,7 +13,7 @@ from torch import nn
 
 import thalweg
 from thalweg.optim.optimizer import Optimizer
-from thalweg.optim.ranges import FRACTION, NON_NEGATIVE
+from thalweg.ranges import FRACTION, NON_NEGATIVE
 from thalweg.rule import State, lerp, sign
 
 

@@ -1,7 +1,8 @@
 # mypy: ignore-errors
-"""Source of two compiled functions; loaded through the kernel cache, never imported.
+"""Source of three compiled functions; loaded through the kernel cache, never imported.
 
-``read`` asks every tensor of a unit where it is; ``bump`` tells autograd that tensors were written.
+``read`` asks every tensor of a unit where it is; ``bump`` tells autograd that tensors were written;
+``compare`` tells whether Python objects still stand for the same TensorImpls.
 A cell is an int64 holding the address of a TensorImpl, which is all that an ``at::Tensor`` is: the
 address of a cell can be passed where torch's C functions take a tensor.
 
@@ -25,6 +26,7 @@ def _read(arguments):
     dtype = a[13]
     get_grad, is_neg, get_data_ptr, get_dtype = a[14], a[15], a[16], a[17]
     get_device, get_dim, get_sizes, get_strides = a[18], a[19], a[20], a[21]
+    value_cells = a[23]  # 0: read the gradients
 
     ticket = take(arguments)
     while ticket < spans:
@@ -33,13 +35,13 @@ def _read(arguments):
         end = (ticket + 1) * span
         for t in range(ticket * span, end if end < tensors else tensors):
             p = a[6] + 8 * t
-            g = call(get_grad, cells[t])
+            g = value_cells + 8 * t if value_cells else call(get_grad, cells[t])
             # An absent gradient is an undefined tensor, which has no device; a sparse one, no data.
             as_planned = call_with(get_device, g, answer) == 0 and half[0] == 0  # cpu
             if as_planned:
                 as_planned = call_with(get_dtype, g, answer) == 0 and half[0] == dtype
             if as_planned:
-                as_planned = call(is_neg, g) & 255 == 0
+                as_planned = (call(is_neg, g) | call(is_neg, p)) & 255 == 0
             if as_planned:
                 as_planned = call_with(get_data_ptr, g, answer) == 0
             if as_planned:
@@ -84,5 +86,20 @@ def _bump(arguments):
         ticket = take(arguments)
 
 
+def _compare(arguments):
+    """Set a[1] if an object no longer holds the address of its TensorImpl."""
+    a = int64_pointer(arguments)
+    spans, span, tensors, offset = a[2], a[3], a[4], a[7]
+    objects, impls = int64_pointer(a[5]), int64_pointer(a[6])
+    ticket = take(arguments)
+    while ticket < spans:
+        end = (ticket + 1) * span
+        for t in range(ticket * span, end if end < tensors else tensors):
+            if int64_pointer(objects[t] + offset)[0] != impls[t]:
+                a[1] = 1
+        ticket = take(arguments)
+
+
 read = cfunc("void(int64)")(_read)
 bump = cfunc("void(int64)")(_bump)
+compare = cfunc("void(int64)")(_compare)

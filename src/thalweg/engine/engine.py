@@ -8,7 +8,7 @@ A step has three phases, and only the last writes anything a user can see:
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from operator import itemgetter
@@ -19,9 +19,17 @@ import torch
 
 from thalweg.engine.dynamo import not_traced
 from thalweg.engine.formats import Format, format_of
-from thalweg.engine.layout import Integers, is_dense
-from thalweg.engine.native import tensor_impls
-from thalweg.engine.slots import Group, ScalarStates, Slot, prepare_state, slots_of
+from thalweg.engine.layout import is_dense
+from thalweg.engine.native import Identities
+from thalweg.engine.slots import (
+    Group,
+    ScalarStates,
+    Slot,
+    Values,
+    prepare_state,
+    slots_of,
+    state_dtype,
+)
 from thalweg.engine.state import OptimizerState
 from thalweg.engine.units import PLAIN_TENSORS, EagerUnit, Floats, KernelUnit, SparseUnit
 from thalweg.rule import Program, Rule
@@ -46,6 +54,9 @@ class Owner(Protocol):
     def check_options(self, options: Group) -> None:
         """Raise where an option is missing or out of its range."""
 
+    def before_plan(self) -> None:
+        """Bring groups and values up to date, or raise; called before each plan."""
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -56,15 +67,22 @@ class Choice:
 
 
 class Engine:
-    """Runs one rule for one optimizer.
+    """Runs one rule for one owner.
+
+    Args:
+        rule: the rule.
+        owner: whose groups and state it runs over.
+        values: the rule's second operand for each parameter, group by group, where that is not the
+            parameter's gradient. May be replaced between steps.
 
     Attributes:
         choices: for each slot that had a gradient when last planned, how it is updated and why.
     """
 
-    def __init__(self, rule: Rule, owner: Owner) -> None:
+    def __init__(self, rule: Rule, owner: Owner, values: Values | None = None) -> None:
         self.rule = rule
         self.owner = owner
+        self.values = values
         self.slots: list[Slot] = []
         self.scalars = ScalarStates(rule, [])
         self.units: list[Unit] = []
@@ -73,7 +91,7 @@ class Engine:
         self._one_stage = True
         self.choices: dict[int, Choice] = {}
         self._planned_for: tuple[Any, ...] = ()
-        self._planned_impls: Integers = np.zeros(0, dtype=np.int64)
+        self._planned_tensors = Identities([])
         self._absent: list[Slot] = []
         self._programs: dict[tuple[float, ...], Program] = {}  # found during one plan
 
@@ -92,8 +110,12 @@ class Engine:
     def look_at_slots(self) -> list[Slot]:
         """The parameters as they are now, without planning a step."""
         self._take_slots()
-        self._planned_for = ()
+        self.plan_anew()
         return self.slots
+
+    def plan_anew(self) -> None:
+        """Make another plan at the next step."""
+        self._planned_for = ()
 
     def foresee(self, slot: Slot) -> tuple[Program, dict[str, Format | None], Choice]:
         """The program, formats and back end of a parameter's next update, changing nothing.
@@ -102,10 +124,13 @@ class Engine:
         """
         p = slot.param
         state = self.owner.state.get(p, {})
-        g = p.grad if p.grad is not None else p.detach()
+        g = slot.gradient if slot.gradient is not None else p.detach()
         program = self._program(slot)
         dtypes = {"p": p.dtype, "g": g.dtype}
-        dtypes |= {n: state[n].dtype if n in state else p.dtype for n in program.states}
+        dtypes |= {
+            n: state[n].dtype if n in state else state_dtype(self.rule, n, slot)
+            for n in program.states
+        }
         formats = {name: format_of(dtype) for name, dtype in dtypes.items()}
         return program, formats, self._choose(slot, g)
 
@@ -130,19 +155,19 @@ class Engine:
             for name in self.rule.tensor_states:
                 if name in slot.state:
                     slot.state[name].share_memory_()
-        self._planned_for = ()
+        self.plan_anew()
 
     def _look(self) -> None:
         if (
             self._signature() != self._planned_for
-            or not np.array_equal(self._impls(), self._planned_impls)
-            or any(slot.param.grad is not None for slot in self._absent)
+            or not self._planned_tensors.hold(self._tensors())
+            or any(slot.gradient is not None for slot in self._absent)
             or not all(unit.holds() for unit in self.units)
         ):
             self._plan()
 
-    def _impls(self) -> Integers:
-        return tensor_impls(chain.from_iterable(map(_PARAMS, self.owner.param_groups)))
+    def _tensors(self) -> Iterator[Sequence[torch.Tensor]]:
+        return chain(map(_PARAMS, self.owner.param_groups), self.values or ())
 
     def _signature(self) -> tuple[Any, ...]:
         """What a plan depends on besides tensors: changes when groups or states are replaced."""
@@ -156,9 +181,10 @@ class Engine:
 
     def _plan(self) -> None:
         owner = self.owner
-        self._planned_for = ()  # whatever raises below, the next step plans again
+        self.plan_anew()  # whatever raises below, the next step plans again
+        owner.before_plan()
         self._take_slots()
-        gradients = [slot.param.grad for slot in self.slots]
+        gradients = [slot.gradient for slot in self.slots]
         active = [(s, g) for s, g in zip(self.slots, gradients, strict=True) if g is not None]
         for slot, g in active:
             self._check(slot, g)
@@ -190,7 +216,7 @@ class Engine:
         self._one_stage = all(len(u.program.stages) == 1 for u in self._kernels)
         self._absent = [s for s, g in zip(self.slots, gradients, strict=True) if g is None]
         _require(all(unit.holds() for unit in units))
-        self._planned_impls = self._impls()
+        self._planned_tensors = Identities(self._tensors())
         self._planned_for = self._signature()
 
     def _take_slots(self) -> None:
@@ -198,7 +224,7 @@ class Engine:
         self._programs.clear()  # options may have changed
         before = {id(s.param): s for s in self.slots}
         rows = self.scalars.rows
-        self.slots = slots_of(self.owner.param_groups)
+        self.slots = slots_of(self.owner.param_groups, self.values)
         if [id(s.param) for s in self.slots] == list(before):
             for slot in self.slots:
                 slot.state = before[id(slot.param)].state
@@ -226,7 +252,7 @@ class Engine:
 
     def _check(self, slot: Slot, g: torch.Tensor) -> None:
         """Refuse what cannot be updated, before anything is changed."""
-        p, rule = slot.param, self.rule.name
+        p, rule, what = slot.param, self.rule.name, slot.gradient_name
         if not (p.is_floating_point() or p.is_complex()):
             raise RuntimeError(
                 f"{rule}: {slot.name} is {p.dtype}; only floating-point and complex parameters "
@@ -234,22 +260,27 @@ class Engine:
             )
         if g.device != p.device:
             raise RuntimeError(
-                f"{rule}: the gradient of {slot.name} is on {g.device}, the parameter on "
-                f"{p.device}; move one of them"
+                f"{rule}: {what} is on {g.device}, the parameter on {p.device}; move one of them"
             )
         if g.shape != p.shape:
             raise RuntimeError(
-                f"{rule}: the gradient of {slot.name} has shape {tuple(g.shape)}; it must be the "
-                "parameter's. Set it to None and run backward again"
+                f"{rule}: {what} has shape {tuple(g.shape)}; it must be the parameter's. "
+                + ("Set it to None and run backward again" if slot.value is None else "Replace it")
             )
         if g.is_sparse:
-            self.owner.sparse_gradient(slot.group)
+            rows = self.owner.sparse_gradient(slot.group) == "rows"
+            if rows and self.rule.every_row:
+                raise RuntimeError(
+                    f"{rule}: {what} is sparse, and would leave out the rows that it does not "
+                    "hold, which the rule changes too (a carried average does). Use dense "
+                    "gradients, or no carried average"
+                )
         elif g.layout is torch.strided:
             self.owner.dense_gradient(slot.group)
         else:
             raise RuntimeError(
-                f"{rule}: the gradient of {slot.name} has layout {g.layout}; only dense and "
-                "sparse COO gradients can be used. Call .to_dense() on it"
+                f"{rule}: {what} has layout {g.layout}; only dense and sparse COO tensors can be "
+                "used. Call .to_dense() on it"
             )
 
     def _choose(self, slot: Slot, g: torch.Tensor) -> Choice:
@@ -306,6 +337,8 @@ class Engine:
                 return f"{name} is an inference tensor"
             if format_of(tensor.dtype) is None:
                 return f"{name} is {tensor.dtype}, for which there is no format"
+            if name != "g" and (tensor.is_conj() or tensor.is_neg()):
+                return f"{name} is a view that conjugates or negates what lies in memory"
         if not is_dense(p):
             return f"p has strides {p.stride()} and is not dense in memory"
         if g.is_sparse and self.owner.sparse_gradient(slot.group) == "rows":

@@ -9,9 +9,11 @@ same questions are asked from Python.
 
 import ctypes
 import functools
+import operator
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from operator import attrgetter
 from pathlib import Path
 
@@ -62,6 +64,8 @@ class Library:
     bump_version: int
     read: int
     bump: int
+    compare: int
+    impl_offset: int | None  # of the TensorImpl's address in a tensor's Python object
 
 
 @functools.cache
@@ -79,7 +83,23 @@ def library() -> Library | None:
         functions[-1],
         generated.address("read"),
         generated.address("bump"),
+        generated.address("compare"),
+        _impl_offset(),
     )
+
+
+def _impl_offset() -> int | None:
+    """Where the Python objects of tensors hold the address of their TensorImpl: found by looking.
+
+    None if there is no such place, or more than one.
+    """
+    base = torch._C.TensorBase
+    found: list[set[int]] = []
+    for tensor in (torch.empty(0), torch.empty(1), torch.nn.Parameter(torch.empty(2))):
+        words = (ctypes.c_int64 * (base.__basicsize__ // 8)).from_address(id(tensor))
+        found.append({8 * k for k, word in enumerate(words) if word == tensor._cdata})
+    places = set.intersection(*found)
+    return places.pop() if len(places) == 1 else None
 
 
 def _address(name: str, symbol: str) -> int:
@@ -102,6 +122,7 @@ class Reader:
         states: their states, column by column.
         addresses: ``[p, g, states...] x tensors``; rows other than g are what is expected.
         gradient: the gradients' dtype.
+        values: the tensors to read in place of the parameters' gradients, if any.
     """
 
     def __init__(
@@ -111,6 +132,7 @@ class Reader:
         states: Sequence[torch.Tensor],
         addresses: Integers,
         gradient: torch.dtype,
+        values: Sequence[torch.Tensor] = (),
     ) -> None:
         self._read = lib.read
         dims = [p.dim() for p in params]
@@ -126,11 +148,12 @@ class Reader:
         ]
         self._work = _Work(len(params))
         answers = np.zeros(8 * (self._work.spans + 1), dtype=np.int64)
-        self._arrays.append(answers)
         pointers = [array.ctypes.data for array in self._arrays]
-        self._work.set(
-            [states_of_each, *pointers[:-1], _DTYPES[gradient], *lib.functions, pointers[-1]]
-        )
+        cells = tensor_impls(values)
+        self._arrays += [answers, cells]
+        given = cells.ctypes.data if len(cells) else 0
+        rest = [_DTYPES[gradient], *lib.functions, answers.ctypes.data, given]
+        self._work.set([states_of_each, *pointers, *rest])
 
     def read(self) -> bool:
         """Fill in the gradients' addresses; False if any tensor is not as it was planned.
@@ -138,6 +161,43 @@ class Reader:
         The caller has made sure that the parameters are still the same tensors.
         """
         return self._work.run(self._read)
+
+
+class Identities:
+    """Which tensors there were: the Python objects, and the TensorImpl behind each.
+
+    An attribute of a thousand tensors takes 70 µs to ask for, and a step asks each time; so the
+    objects are compared as such, and compiled code reads the addresses that they hold. Of a tuple
+    only the tuple is compared: what it holds cannot change.
+    """
+
+    def __init__(self, sequences: Iterable[Sequence[torch.Tensor]]) -> None:
+        self._planned = [tuple(sequence) for sequence in sequences]
+        tensors = list(chain.from_iterable(self._planned))
+        self._impls = tensor_impls(tensors)
+        lib = library()
+        self._compare = lib.compare if lib and lib.impl_offset is not None else 0
+        if lib and lib.impl_offset is not None:
+            self._objects = np.fromiter(map(id, tensors), np.int64, len(tensors))
+            self._work = _Work(len(tensors))
+            arrays = [array.ctypes.data for array in (self._objects, self._impls)]
+            self._work.set([*arrays, lib.impl_offset])
+
+    def hold(self, sequences: Iterable[Sequence[torch.Tensor]]) -> bool:
+        """Whether these are the same tensors with the same TensorImpls."""
+        found = list(sequences)
+        if not self._compare:
+            return np.array_equal(tensor_impls(chain.from_iterable(found)), self._impls)
+        return (
+            len(found) == len(self._planned)
+            and all(map(_same, found, self._planned))
+            and self._work.run(self._compare)
+        )
+
+
+def _same(now: Sequence[torch.Tensor], before: tuple[torch.Tensor, ...]) -> bool:
+    """Whether the objects are the same, one by one."""
+    return now is before or (len(now) == len(before) and all(map(operator.is_, now, before)))
 
 
 class Versions:

@@ -13,28 +13,44 @@ from thalweg.engine.state import OptimizerState, ParameterState
 from thalweg.rule import Program, Rule
 
 Group = Mapping[str, Any]
+Values = Sequence[Sequence[torch.Tensor]]
 
 
 class Slot:
-    """One parameter of the optimizer.
+    """One parameter of the owner.
 
     Attributes:
         index: its number among all parameters, and its row in :class:`ScalarStates`.
         group, name: its group and how to call it in messages.
+        value: the rule's second operand where the owner gives one, or None: the gradient.
         state: its entry of ``optimizer.state``.
     """
 
-    __slots__ = ("group", "index", "name", "param", "state")
+    __slots__ = ("group", "index", "name", "param", "state", "value")
 
-    def __init__(self, index: int, group: Group, param: torch.Tensor, name: str) -> None:
+    def __init__(
+        self, index: int, group: Group, param: torch.Tensor, name: str, value: torch.Tensor | None
+    ) -> None:
         self.index = index
         self.group = group
         self.param = param
         self.name = name
+        self.value = value
         self.state: ParameterState | None = None
 
+    @property
+    def gradient(self) -> torch.Tensor | None:
+        """The rule's second operand as it is now: the given value, or the gradient if any."""
+        return self.param.grad if self.value is None else self.value
 
-def slots_of(groups: Sequence[Group]) -> list[Slot]:
+    @property
+    def gradient_name(self) -> str:
+        """How to call the second operand in messages."""
+        return f"the {'gradient' if self.value is None else 'value'} of {self.name}"
+
+
+def slots_of(groups: Sequence[Group], values: Values | None = None) -> list[Slot]:
+    """A slot for each parameter, once; ``values`` are parallel to the groups' parameters."""
     slots: list[Slot] = []
     seen: set[int] = set()
     for number, group in enumerate(groups):
@@ -45,7 +61,9 @@ def slots_of(groups: Sequence[Group]) -> list[Slot]:
             seen.add(id(param))
             place = f"parameter {k} of group {number}"
             name = f"{place} ({names[k]!r})" if names else place
-            slots.append(Slot(len(slots), group, param, f"{name}, shape {tuple(param.shape)}"))
+            name = f"{name}, shape {tuple(param.shape)}"
+            value = None if values is None else values[number][k]
+            slots.append(Slot(len(slots), group, param, name, value))
     return slots
 
 
@@ -89,25 +107,25 @@ def prepare_state(
 ) -> None:
     """Create the states that the program uses and the parameter does not have yet.
 
-    State tensors have the parameter's dtype and layout; one of another layout (from a checkpoint of
-    a contiguous model, say) is laid out anew.
+    State tensors have the parameter's layout, and its dtype where the rule asks for no other; one
+    of another layout (from a checkpoint of a contiguous model, say) is laid out anew.
     """
     begun = slot.param in state
     slot.state = state[slot.param]
     fresh = not any(name in slot.state for name in ("step", *rule.states))
     if not begun or (fresh and (rule.counted or rule.scalar_states)):
         scalars.begin(slot)
-    elif not rule.counted and all(name in slot.state for name in program.states):
+    elif not rule.counted and all(name in slot.state for name in _telling(rule, program)):
         # Without a saved count, a state that exists tells that this is not the first update.
         scalars.rows[slot.index, 0] = max(scalars.rows[slot.index, 0], 1.0)
     scalars.adopt(slot)
     for name in program.states:
         tensor = slot.state.get(name)
         if tensor is None:
-            if not rule.counted:
+            if not rule.counted and name in _telling(rule, program):
                 scalars.rows[slot.index, 0] = 0.0
             value = rule.states[name].initial_value(slot.group)
-            slot.state.put(name, _filled_like(slot.param, value))
+            slot.state.put(name, _filled_like(slot.param, state_dtype(rule, name, slot), value))
         elif tensor.shape != slot.param.shape:
             raise RuntimeError(
                 f"{rule.name}: state {name!r} of {slot.name} has shape {tuple(tensor.shape)}; it "
@@ -118,8 +136,19 @@ def prepare_state(
             slot.state.put(name, like.detach().copy_(tensor))
 
 
-def _filled_like(param: torch.Tensor, value: float) -> torch.Tensor:
-    tensor = torch.zeros_like(param.detach(), memory_format=torch.preserve_format)
+def state_dtype(rule: Rule, name: str, slot: Slot) -> torch.dtype:
+    """The dtype that a parameter's new state tensor gets."""
+    own = slot.param.dtype
+    return rule.states[name].stored_dtype(slot.group, own) or own
+
+
+def _telling(rule: Rule, program: Program) -> list[str]:
+    """The states whose absence tells that a parameter was never updated."""
+    return [name for name in program.states if not rule.states[name].late]
+
+
+def _filled_like(param: torch.Tensor, dtype: torch.dtype, value: float) -> torch.Tensor:
+    tensor = torch.zeros_like(param.detach(), dtype=dtype, memory_format=torch.preserve_format)
     if value:
-        (torch.view_as_real(tensor) if param.dtype in REAL_PARTS else tensor).fill_(value)
+        (torch.view_as_real(tensor) if dtype in REAL_PARTS else tensor).fill_(value)
     return tensor

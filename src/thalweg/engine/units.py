@@ -166,7 +166,8 @@ class KernelUnit:
             return None  # a complex gradient may be lazily conjugated, which only Python is asked
         params, *states = self._columns.values()
         flat = [tensor for column in states for tensor in column]
-        return native.Reader(lib, params, flat, self.addresses, self._gradient_dtype)
+        values = [s.value for s in self.slots if s.value is not None]
+        return native.Reader(lib, params, flat, self.addresses, self._gradient_dtype, values)
 
     def _lay_out(self, counts: Sequence[int]) -> None:
         """The static half of a call: chunks, spans, and the space for addresses."""
@@ -199,8 +200,10 @@ class KernelUnit:
                 return False
         addresses = self.addresses[G]
         for t, (slot, order) in enumerate(zip(self.slots, self._orders, strict=True)):
-            p, g = slot.param, slot.param.grad
+            p, g = slot.param, slot.gradient
             if g is None or g.dtype is not self._gradient_dtype or type(g) not in PLAIN_TENSORS:
+                return False
+            if p.is_neg() or p.is_conj():
                 return False
             if memory_order(p) != order or g.shape != p.shape or g.device.type != "cpu":
                 return False
@@ -210,7 +213,7 @@ class KernelUnit:
                 g = g.to_dense()
             if memory_order(g) != order or g.is_neg() or g.is_conj():
                 g = torch.empty_like(p, dtype=g.dtype).copy_(g)
-            if g is not p.grad:
+            if g is not slot.gradient:
                 self._copies.append(g)
             addresses[t] = g.data_ptr()
         return True
@@ -234,7 +237,7 @@ class KernelUnit:
         self._arguments[TICKET] = 0
         wanted = min(torch.get_num_threads(), len(self._spans) - 1, self.work // WORTH_A_THREAD)
         # While other Python threads run, nothing may free a gradient under the kernel.
-        alive = [s.param.grad for s in self.slots] if wanted > 1 else None
+        alive = [s.gradient for s in self.slots] if wanted > 1 else None
         threads.run(self.kernels[stage], self._call, wanted)
         del alive
         return [self._sum(row) for row in partials] if reductions else []
@@ -298,7 +301,7 @@ class SparseUnit(KernelUnit):
 
     def holds(self) -> bool:
         (slot,) = self.slots
-        gradient = slot.param.grad
+        gradient = slot.gradient
         if gradient is None or gradient.dtype is not self._gradient_dtype:
             return False
         if not gradient.is_sparse or memory_order(slot.param) != self._orders[0]:
@@ -338,14 +341,14 @@ class EagerUnit:
 
     @staticmethod
     def _signature(slot: Slot) -> tuple[Any, ...]:
-        p, g = slot.param, slot.param.grad
+        p, g = slot.param, slot.gradient
         return (p.dtype, p.device, p.shape) + (
             () if g is None else (g.dtype, g.device, g.shape, g.layout)
         )
 
     def holds(self) -> bool:
         (slot,) = self.slots
-        self._gradient = slot.param.grad
+        self._gradient = slot.gradient
         return self._signature(slot) == self._planned_for
 
     def prepare(self) -> bool:

@@ -5,7 +5,7 @@
 ['SGD', 'AdamW']
 """
 
-from thalweg.optim import lr_scheduler
+from thalweg.optim import lr_scheduler, swa_utils
 from thalweg.optim.adadelta import Adadelta
 from thalweg.optim.adagrad import Adagrad
 from thalweg.optim.adam import Adam
@@ -37,4 +37,5 @@ __all__ = [
     "Rprop",
     "SparseAdam",
     "lr_scheduler",
+    "swa_utils",
 ]

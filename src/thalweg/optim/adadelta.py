@@ -7,7 +7,7 @@ Paper: Zeiler, "ADADELTA: An Adaptive Learning Rate Method", 2012, Algorithm 1, 
 from typing import Any
 
 from thalweg.optim.optimizer import Number, Optimizer, Params
-from thalweg.optim.ranges import NON_NEGATIVE, Range
+from thalweg.ranges import NON_NEGATIVE, Range
 from thalweg.rule import Rule, sqrt
 from thalweg.rule.compose import l2_regularized, maximizable
 

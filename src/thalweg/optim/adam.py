@@ -8,7 +8,7 @@ moments without bias correction, as torch has it.
 from typing import Any
 
 from thalweg.optim.optimizer import Number, Optimizer, Params
-from thalweg.optim.ranges import FRACTION, NON_NEGATIVE
+from thalweg.ranges import FRACTION, NON_NEGATIVE
 from thalweg.rule import Rule, lerp, maximum, sqrt
 from thalweg.rule.compose import maximizable, weight_decayed
 

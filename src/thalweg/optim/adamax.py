@@ -7,7 +7,7 @@ no eps; like torch's, this one adds it to |g| before the maximum, so that the no
 from typing import Any
 
 from thalweg.optim.optimizer import Number, Optimizer, Params
-from thalweg.optim.ranges import FRACTION, NON_NEGATIVE
+from thalweg.ranges import FRACTION, NON_NEGATIVE
 from thalweg.rule import Rule, abs, lerp, maximum
 from thalweg.rule.compose import l2_regularized, maximizable
 

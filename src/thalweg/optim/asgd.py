@@ -8,7 +8,7 @@ Descent", 2010, section 5.
 from typing import Any
 
 from thalweg.optim.optimizer import Number, Optimizer, Params
-from thalweg.optim.ranges import ANY, NON_NEGATIVE
+from thalweg.ranges import ANY, NON_NEGATIVE
 from thalweg.rule import Rule, State, maximum, where
 from thalweg.rule.compose import l2_regularized, maximizable
 

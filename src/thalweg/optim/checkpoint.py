@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from thalweg.rule.compose import AVERAGE_OPTIONS
+
 if TYPE_CHECKING:
     from thalweg.optim.optimizer import Optimizer
 
@@ -89,6 +91,11 @@ def _group(
 ) -> dict[str, Any]:
     """The saved options; switches that an older or torch's checkpoint lacks keep their value."""
     name = type(optimizer).__name__
+    if not optimizer.carries_average and all(option in other for option in AVERAGE_OPTIONS):
+        raise ValueError(
+            f"{name}: group {k} of the state dict carries an average, the optimizer none; attach "
+            "one first, CarriedAverage(optimizer, ...)"
+        )
     group = {**other, "params": own["params"]}
     if "param_names" in own:
         group["param_names"] = own["param_names"]
@@ -97,6 +104,11 @@ def _group(
             continue
         if default is None or isinstance(default, bool):
             group[key] = own[key]
+        elif optimizer.carries_average and key in AVERAGE_OPTIONS:
+            raise ValueError(
+                f"{name}: group {k} of the state dict carries no average, the optimizer does; load "
+                "it into an optimizer without one and attach CarriedAverage after that"
+            )
         else:
             raise ValueError(
                 f"{name}: group {k} of the state dict lacks the option {key!r}; it has "
@@ -119,7 +131,7 @@ def _entry(
     present = {key: value for key, value in entry.items() if value is not None}
     if not present:
         return {}
-    needed, known = optimizer.state_names(group)
+    needed, known = optimizer.state_names(group, present)
     for key in present:
         if key not in known:
             raise ValueError(
@@ -129,11 +141,19 @@ def _entry(
     for key in needed:
         if key not in present:
             raise ValueError(f"{place}: the state dict lacks the state {key!r}")
-    return {key: _value(optimizer, place, p, key, value) for key, value in present.items()}
+    return {key: _value(optimizer, place, p, group, key, v) for key, v in present.items()}
 
 
-def _value(optimizer: "Optimizer", place: str, p: torch.Tensor, key: str, value: Any) -> Any:
-    if key not in optimizer.rule.tensor_states:
+def _value(
+    optimizer: "Optimizer",
+    place: str,
+    p: torch.Tensor,
+    group: Mapping[str, Any],
+    key: str,
+    value: Any,
+) -> Any:
+    rule = optimizer.carried_rule
+    if key not in rule.tensor_states:
         try:
             return torch.tensor(float(value), dtype=torch.float64)
         except (TypeError, ValueError, RuntimeError):
@@ -150,6 +170,7 @@ def _value(optimizer: "Optimizer", place: str, p: torch.Tensor, key: str, value:
         value.is_complex() and not p.is_complex()
     ):
         raise ValueError(f"{place}: state {key!r} is {value.dtype}, the parameter {p.dtype}")
-    dtype = torch.promote_types(value.dtype, p.dtype)
+    asked = rule.states[key].stored_dtype(group, p.dtype)
+    dtype = asked or torch.promote_types(value.dtype, p.dtype)
     like = torch.empty_like(p.detach(), dtype=dtype, memory_format=torch.preserve_format)
     return like.copy_(value.detach())

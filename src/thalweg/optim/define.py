@@ -5,7 +5,8 @@ from inspect import Parameter, Signature
 from typing import Any, ClassVar
 
 from thalweg.optim.optimizer import MODES, Optimizer, Params
-from thalweg.optim.ranges import NON_NEGATIVE, Ranges, nearest
+from thalweg.optim.ranges import Ranges, nearest
+from thalweg.ranges import NON_NEGATIVE
 from thalweg.rule import Initial, Rule, State, Update
 from thalweg.rule.compose import maximizable
 

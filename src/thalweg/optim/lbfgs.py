@@ -16,7 +16,8 @@ from torch import Tensor
 from thalweg.optim import checkpoint
 from thalweg.optim.line_search import Point, strong_wolfe
 from thalweg.optim.optimizer import Closure, Number, Optimizer, Params
-from thalweg.optim.ranges import NON_NEGATIVE, Range, Ranges
+from thalweg.optim.ranges import Ranges
+from thalweg.ranges import NON_NEGATIVE, Range
 
 CURVATURE = 1e-10
 """A pair with s . y below this is left out: the matrix would lose positive definiteness."""

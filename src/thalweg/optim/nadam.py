@@ -7,7 +7,7 @@ schedule of its section 3 (0.96 as in the paper, momentum_decay for its 1/250).
 from typing import Any
 
 from thalweg.optim.optimizer import Number, Optimizer, Params
-from thalweg.optim.ranges import FRACTION, NON_NEGATIVE
+from thalweg.ranges import FRACTION, NON_NEGATIVE
 from thalweg.rule import Rule, State, lerp, sqrt
 from thalweg.rule.compose import maximizable, weight_decayed
 

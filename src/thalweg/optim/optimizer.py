@@ -19,8 +19,10 @@ from torch.optim.optimizer import (
 from thalweg.engine.engine import Engine
 from thalweg.engine.state import OptimizerState
 from thalweg.optim import checkpoint
-from thalweg.optim.ranges import NON_NEGATIVE, Ranges, check_ranges, nearest
+from thalweg.optim.ranges import Ranges, check_ranges, nearest
+from thalweg.ranges import NON_NEGATIVE, Range
 from thalweg.rule import Rule
+from thalweg.rule.compose import AVERAGE_OPTIONS, AVERAGE_STATES, carrying_average
 
 Params = Iterable[torch.Tensor] | Iterable[dict[str, Any]] | Iterable[tuple[str, torch.Tensor]]
 Number = float | torch.Tensor
@@ -35,7 +37,17 @@ MODES: dict[str, Any] = {
     "fused": None,
 }
 
-_GROUP_KEYS = ("params", "param_names", "initial_lr", "name", "lr_scale")
+# The options of a carried average, which are in every group once there is one.
+AVERAGE_RANGES: Ranges = {
+    "average_decay": Range(0, 1, open="neither"),
+    "average_start": NON_NEGATIVE,
+    "average_every": Range(1),
+}
+
+_GROUP_KEYS = (
+    *("params", "param_names", "name", "lr_scale"),
+    *("initial_lr", "max_lr", "min_lr", "swa_lr", "max_momentum", "base_momentum"),  # schedulers'
+)
 
 
 class Optimizer(torch.optim.Optimizer):
@@ -106,8 +118,41 @@ class Optimizer(torch.optim.Optimizer):
     def _engine(self) -> Engine:
         engine = self.__dict__.get("_engine_")
         if engine is None:
-            engine = self.__dict__["_engine_"] = Engine(self.rule, self)
+            engine = self.__dict__["_engine_"] = Engine(self.carried_rule, self)
         return cast(Engine, engine)
+
+    @property
+    def carries_average(self) -> bool:
+        """Whether an average of the parameters is part of the step (see ``CarriedAverage``)."""
+        return all(name in self.defaults for name in AVERAGE_OPTIONS)
+
+    @property
+    def carried_rule(self) -> Rule:
+        """The rule of the step: the class's, with an average folded in where one is carried."""
+        return carrying_average(self.rule) if self.carries_average else self.rule
+
+    def carry_average(self, options: Mapping[str, Any]) -> None:
+        """Fold an average into the step from now on; ``CarriedAverage`` calls this.
+
+        Args:
+            options: a value for each of ``AVERAGE_OPTIONS``, for all groups.
+
+        Raises:
+            TypeError: an option is not a number.
+            ValueError: an option out of range, or the optimizer has options or states of these
+                names already.
+        """
+        taken = [name for name in options if name in self.defaults]
+        if taken:
+            raise ValueError(
+                f"{self._name}: has the options {', '.join(taken)} already, which a carried "
+                "average needs for itself; rename the optimizer's"
+            )
+        carrying_average(self.rule)
+        self._check_average_options(options)
+        for group in (self.defaults, *self.param_groups):
+            group.update(options)
+        self.__dict__.pop("_engine_", None)
 
     @property
     def step_count(self) -> int:
@@ -199,6 +244,8 @@ class Optimizer(torch.optim.Optimizer):
             if key not in known and (hint := nearest(str(key), list(self.defaults))):
                 raise TypeError(f"{self._name}: a parameter group has the key {key!r}{hint}")
         check_ranges(self._name, group, self.ranges)
+        if self.carries_average:
+            self._check_average_options(group)
         if group.get("fused") and group.get("foreach"):
             raise RuntimeError(
                 f"{self._name}: `fused` and `foreach` cannot be `True` together; leave one out"
@@ -208,6 +255,17 @@ class Optimizer(torch.optim.Optimizer):
                 f"{self._name}: `fused` does not support `differentiable`; leave `fused` out"
             )
         self._check_tensor_options(group)
+
+    def _check_average_options(self, group: Mapping[str, Any]) -> None:
+        equal_weights = group.get("average_decay", ...) is None
+        ranges = {k: r for k, r in AVERAGE_RANGES.items() if k != "average_decay"}
+        check_ranges(self._name, group, ranges if equal_weights else AVERAGE_RANGES)
+        dtype = group.get("average_dtype")
+        if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+            raise ValueError(
+                f"{self._name}: average_dtype must be a real floating-point dtype, or None for the "
+                f"parameter's, got {dtype!r}"
+            )
 
     def _check_tensor_options(self, group: Mapping[str, Any]) -> None:
         betas = group.get("betas", ())
@@ -316,6 +374,9 @@ class Optimizer(torch.optim.Optimizer):
     def dense_gradient(self, options: Mapping[str, Any]) -> None:
         """Raise ``RuntimeError`` where a dense gradient is not supported."""
 
+    def before_plan(self) -> None:
+        """The groups are what they are; nothing to bring up to date."""
+
     # ---- checkpoints and copies -------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
@@ -357,13 +418,23 @@ class Optimizer(torch.optim.Optimizer):
         """Groups and state from a state dict, or an exception; changes nothing."""
         return checkpoint.unpack(self, saved)
 
-    def state_names(self, options: Mapping[str, Any]) -> tuple[Sequence[str], Sequence[str]]:
-        """The states that an updated parameter must have with these options, and all it may."""
-        scalars = self._engine.shown_scalars
-        names = self.rule.scalar_states
-        first = [1.0, *(self.rule.states[name].initial_value(options) for name in names)]
-        needed = [*scalars, *self.rule.program(options, first).states]
-        return needed, [*scalars, *self.rule.tensor_states]
+    def state_names(
+        self, options: Mapping[str, Any], present: Mapping[str, Any]
+    ) -> tuple[Sequence[str], Sequence[str]]:
+        """The states that an updated parameter must have with these options, and all it may.
+
+        Args:
+            options: its group's options.
+            present: the states that it has; an average that begins later need not be among them.
+        """
+        rule, carried = self.rule, self.carried_rule
+        count = ["step"] if rule.counted else []
+        first = [1.0, *(rule.states[name].initial_value(options) for name in rule.scalar_states)]
+        needed = [*count, *rule.scalar_states, *rule.program(options, first).states]
+        if self.carries_average and not AVERAGE_STATES.keys().isdisjoint(present):
+            begun = float(present.get("averaged_models", 0)) >= 1
+            needed += [n for n, s in AVERAGE_STATES.items() if s.scalar or begun]
+        return needed, [*count, *carried.scalar_states, *carried.tensor_states]
 
     def __getstate__(self) -> dict[str, Any]:
         """Everything but the engine (made anew where the copy is used) and the hooks."""

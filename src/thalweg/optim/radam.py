@@ -7,7 +7,7 @@ with torch's threshold (rho > 5 where the paper has 4).
 from typing import Any
 
 from thalweg.optim.optimizer import Number, Optimizer, Params
-from thalweg.optim.ranges import FRACTION, NON_NEGATIVE
+from thalweg.ranges import FRACTION, NON_NEGATIVE
 from thalweg.rule import Rule, lerp, sqrt, where
 from thalweg.rule.compose import maximizable, weight_decayed
 

@@ -1,45 +1,13 @@
 """What values a hyperparameter may have: declared once per optimizer, checked in one place."""
 
 import difflib
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 
+from thalweg.ranges import Range
 from thalweg.rule.program import number
-
-
-@dataclass(frozen=True)
-class Range:
-    """An interval of numbers; ``open`` says which ends do not belong to it.
-
-    >>> print(Range(0, 1, open="high"))
-    >= 0 and < 1
-    """
-
-    low: float = 0.0
-    high: float = math.inf
-    open: str = "high"  # "low", "high" or "both"
-
-    def __contains__(self, value: float) -> bool:
-        above = value > self.low if self.open in ("low", "both") else value >= self.low
-        # An infinite upper end is no bound: torch takes lr=inf.
-        below = value < self.high if self.open in ("high", "both") else value <= self.high
-        return above and (below or self.high == math.inf == value)
-
-    def __str__(self) -> str:
-        low = f"{'>' if self.open in ('low', 'both') else '>='} {self.low:g}"
-        if self.high == math.inf:
-            return low
-        return f"{low} and {'<' if self.open in ('high', 'both') else '<='} {self.high:g}"
-
-
-NON_NEGATIVE = Range()
-POSITIVE = Range(open="both")
-FRACTION = Range(0, 1, open="high")
-ANY = Range(-math.inf, math.inf, open="neither")
 
 Ranges = Mapping[str, Range | tuple[Range, ...]]
 

@@ -8,7 +8,7 @@ with eps beside the root, as torch has it.
 from typing import Any
 
 from thalweg.optim.optimizer import Number, Optimizer, Params
-from thalweg.optim.ranges import NON_NEGATIVE
+from thalweg.ranges import NON_NEGATIVE
 from thalweg.rule import Rule, lerp, sqrt
 from thalweg.rule.compose import l2_regularized, maximizable
 

@@ -8,7 +8,7 @@ without backtracking (the variant that Igel and Hüsken, 2000, call iRprop-).
 from typing import Any
 
 from thalweg.optim.optimizer import Number, Optimizer, Params
-from thalweg.optim.ranges import ANY, NON_NEGATIVE, Range
+from thalweg.ranges import ANY, NON_NEGATIVE, Range
 from thalweg.rule import Rule, clip, sign, where
 from thalweg.rule.compose import maximizable
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from thalweg.optim.optimizer import Number, Optimizer, Params
-from thalweg.optim.ranges import ANY, NON_NEGATIVE
+from thalweg.ranges import ANY, NON_NEGATIVE
 from thalweg.rule import Rule, where
 from thalweg.rule.compose import l2_regularized, maximizable
 

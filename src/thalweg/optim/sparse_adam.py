@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from thalweg.optim.optimizer import Number, Optimizer, Params
-from thalweg.optim.ranges import FRACTION, POSITIVE
+from thalweg.ranges import FRACTION, POSITIVE
 from thalweg.rule import Rule, lerp, sqrt
 from thalweg.rule.compose import maximizable
 

@@ -19,6 +19,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from thalweg.rule.functions import (
     abs,
     clip,
@@ -69,10 +71,25 @@ class State:
         initial: the value before the first update, or a function of the group's options.
         scalar: one number per parameter, computed in float64 from ``h`` and other such states
             (NAdam's product of momenta), instead of a tensor of the parameter's shape.
+        dtype: what a tensor is stored as, asked of the group's options; None, or the answer None:
+            the parameter's own dtype.
+        late: it may be created at any update (an average that starts late), so that its absence
+            does not tell a parameter's first update.
     """
 
     initial: Initial = 0.0
     scalar: bool = False
+    dtype: Callable[[Mapping[str, Any]], torch.dtype | None] | None = None
+    late: bool = False
+
+    def stored_dtype(
+        self, options: Mapping[str, Any], parameter: torch.dtype
+    ) -> torch.dtype | None:
+        """The dtype asked for (for a complex parameter a complex one), or None."""
+        asked = self.dtype(options) if self.dtype else None
+        if asked is not None and parameter.is_complex and not asked.is_complex:
+            return torch.complex128 if asked is torch.float64 else torch.complex64
+        return asked
 
     def initial_value(self, options: Mapping[str, Any]) -> float:
         return number(self.initial(options) if callable(self.initial) else self.initial)
@@ -87,6 +104,8 @@ class Rule:
             optimizer only where the rule uses it (``max_exp_avg_sq`` only with ``amsgrad``).
         counted: keep ``step``, the number of updates, in each parameter's state. Without it
             ``h.step`` only tells the first update (1) from later ones after a checkpoint.
+        every_row: an update changes every element, whatever its gradient, so that rows absent from
+            a sparse gradient cannot be left out.
         name: for messages and generated files; the function's name by default.
     """
 
@@ -96,10 +115,12 @@ class Rule:
         states: Mapping[str, State | Initial] | None = None,
         *,
         counted: bool = True,
+        every_row: bool = False,
         name: str | None = None,
     ) -> None:
         self.update = update
         self.counted = counted
+        self.every_row = every_row
         self.name = name or str(getattr(update, "__name__", "rule"))
         self.states = {
             key: value if isinstance(value, State) else State(value)

@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from thalweg.schedules.ranges import NON_NEGATIVE, POSITIVE, Range, number
+from thalweg.ranges import NON_NEGATIVE, POSITIVE, Range, number
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,7 +23,8 @@ class Schedule(ABC):
 
     and a number stands for the schedule that has that value at every step.
 
-    To write one, give it a ``_value(t)``; a frozen dataclass compares and prints by itself.
+    To write one, give a frozen dataclass a ``_value(t)``. A field called ``steps`` takes the place
+    of the property if it is written ``steps: float = field()``, with ``slots=True``.
 
     >>> from thalweg.schedules import Cosine, Warmup
     >>> schedule = 0.1 * Warmup(2).then(Cosine(1, 0, steps=4))
@@ -59,7 +60,7 @@ class Schedule(ABC):
 
     @abstractmethod
     def _value(self, t: float) -> float:
-        """The value at a step that has been checked."""
+        """The value at a step of the domain, give or take a rounding of the step."""
 
     def __call__(self, t: float) -> float:
         """The value at step t.
@@ -236,12 +237,9 @@ def blend(start: float, end: float, weight: float) -> float:
     >>> blend(0.1, 0.5, 1.0), blend(0.1, 0.5, 0.5), blend(0.1, 0.5, 0.0)
     (0.1, 0.3, 0.5)
     """
-    if weight == 1:
-        return start
-    value = end + (start - end) * weight
-    if not 0 <= weight <= 1:
-        return value
-    return min(max(value, min(start, end)), max(start, end))
+    # Between 0 and 1 no clamp is needed: a weight below 1 takes more off the difference than its
+    # rounding can have added.
+    return start if weight == 1 else end + (start - end) * weight
 
 
 def ramp(

@@ -15,8 +15,8 @@ from functools import reduce
 from itertools import pairwise
 from typing import Any
 
+from thalweg.ranges import Range, milestones, number
 from thalweg.schedules.base import Schedule, span
-from thalweg.schedules.ranges import Range, milestones, number
 from thalweg.schedules.shapes import Constant
 
 
@@ -100,7 +100,7 @@ class Join(Schedule):
 
     def _value(self, t: float) -> float:
         i = bisect_right(self.milestones, t)
-        return self.schedules[i](t - self.milestones[i - 1] if i else t)
+        return self.schedules[i]._value(t - self.milestones[i - 1] if i else t)
 
     @property
     def steps(self) -> float:
@@ -158,7 +158,7 @@ class _Fold(Schedule):
     def _combine(a: float, b: float) -> float: ...
 
     def _value(self, t: float) -> float:
-        return reduce(self._combine, (part(t) for part in self.parts))
+        return reduce(self._combine, (part._value(t) for part in self.parts))
 
     @property
     def steps(self) -> float:

@@ -4,18 +4,18 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from thalweg.schedules.base import Schedule, blend, ramp, span
-from thalweg.schedules.ramps import WEIGHTS, cosine
-from thalweg.schedules.ranges import (
+from thalweg.ranges import (
     ANY,
     AT_LEAST_ONE,
-    FRACTION,
     NON_NEGATIVE,
     POSITIVE,
+    UNIT_INTERVAL,
     Range,
     flag,
     one_of,
 )
+from thalweg.schedules.base import Schedule, blend, ramp, span
+from thalweg.schedules.ramps import WEIGHTS, cosine
 from thalweg.schedules.shapes import powered
 
 
@@ -135,7 +135,7 @@ class Cyclic(Schedule):
     def scale_at(self, x: float) -> float:
         """The scale at x, which is a cycle's number or a step: what the scale is a function of."""
         if self.scale is not None:
-            return self.scale(x)
+            return float(self.scale(x))
         if self.mode == "triangular2":
             return powered(1, 0.5, x - 1)
         return powered(1, self.gamma, x) if self.mode == "exp_range" else 1
@@ -212,7 +212,7 @@ class OneCycle(Schedule):
         "peak": ANY,
         "final": ANY,
         "steps": AT_LEAST_ONE,
-        "peak_at": FRACTION,
+        "peak_at": UNIT_INTERVAL,
     }
 
     def __post_init__(self) -> None:

@@ -4,8 +4,8 @@ import math
 from abc import abstractmethod
 from dataclasses import dataclass, field
 
+from thalweg.ranges import ANY, NON_NEGATIVE, POSITIVE
 from thalweg.schedules.base import Schedule, ramp, span
-from thalweg.schedules.ranges import ANY, NON_NEGATIVE, POSITIVE
 
 
 def linear(fraction: float) -> float:

@@ -5,9 +5,9 @@ from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from thalweg.ranges import ANY, NON_NEGATIVE, POSITIVE, Range, flag, milestones, numbers
 from thalweg.schedules.base import Schedule, ramp, span
 from thalweg.schedules.ramps import linear
-from thalweg.schedules.ranges import ANY, NON_NEGATIVE, POSITIVE, Range, flag, milestones, numbers
 
 
 def powered(start: float, base: float, exponent: float) -> float:
@@ -191,7 +191,7 @@ class Table(Schedule):
         self._set("interpolate", flag("Table", "interpolate", self.interpolate))
 
     def _value(self, t: float) -> float:
-        i = math.floor(t)
+        i = min(math.floor(t), len(self.entries) - 1)
         if not self.interpolate or i + 1 == len(self.entries):
             return self.entries[i]
         return ramp(self.entries[i], self.entries[i + 1], 1, t - i, linear)
@@ -237,4 +237,4 @@ class Function(Schedule):
             raise TypeError(f"Function: function must be callable, got {self.function!r}")
 
     def _value(self, t: float) -> float:
-        return self.function(t)
+        return float(self.function(t))

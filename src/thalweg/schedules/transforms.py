@@ -3,9 +3,9 @@
 import math
 from dataclasses import dataclass
 
+from thalweg.ranges import ANY, POSITIVE, Range, flag, number
 from thalweg.schedules.base import Schedule, span
 from thalweg.schedules.compose import as_schedule
-from thalweg.schedules.ranges import ANY, POSITIVE, Range, flag, number
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class Shifted(Schedule):
             )
 
     def _value(self, t: float) -> float:
-        return self.schedule(max(0, t - self.by))
+        return self.schedule._value(max(0, t - self.by))
 
     @property
     def steps(self) -> float:
@@ -52,8 +52,9 @@ class Shifted(Schedule):
 
 
 def shifted(schedule: Schedule, by: float) -> Schedule:
-    """A schedule moved along the steps, by one shift at most; see :meth:`Schedule.shifted`."""
-    by = number("shifted", "by", by)
+    """A schedule moved along the steps, shifts of shifts added; see :meth:`Schedule.shifted`."""
+    if (by := number("shifted", "by", by)) == 0:
+        return schedule
     # A later beginning after a start in the middle holds a value that is not the first one.
     if isinstance(schedule, Shifted) and not schedule.by < 0 < by:
         by += schedule.by
@@ -94,9 +95,9 @@ class Repeated(Schedule):
 
     def _value(self, t: float) -> float:
         if not self.mirrored:
-            return self.schedule(t % self.every)
+            return self.schedule._value(t % self.every)
         place = t % (2 * self.every)
-        return self.schedule(min(place, 2 * self.every - place))
+        return self.schedule._value(min(place, 2 * self.every - place))
 
     @property
     def bounds(self) -> tuple[float, float]:
@@ -132,7 +133,7 @@ class Clamped(Schedule):
             )
 
     def _value(self, t: float) -> float:
-        return self._clamp(self.schedule(t))
+        return self._clamp(self.schedule._value(t))
 
     def _clamp(self, value: float) -> float:
         return min(max(value, self.low), self.high)  # in this order NaN stays NaN

@@ -3,9 +3,9 @@
 import math
 from dataclasses import dataclass, field
 
+from thalweg.ranges import ANY, NON_NEGATIVE, POSITIVE, one_of
 from thalweg.schedules.base import Schedule, ramp, span
 from thalweg.schedules.ramps import WEIGHTS, linear
-from thalweg.schedules.ranges import ANY, NON_NEGATIVE, POSITIVE, one_of
 
 
 @dataclass(frozen=True, slots=True)

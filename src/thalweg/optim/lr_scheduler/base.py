@@ -10,13 +10,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
 from functools import wraps
-from itertools import pairwise
+from itertools import count
 from typing import Any, ClassVar
 
 import torch
 from torch.optim import lr_scheduler as torchs
 
-from thalweg.optim.ranges import ANY, NON_NEGATIVE, Ranges, check_ranges
+from thalweg import ranges
 from thalweg.rule.program import number
 from thalweg.schedules import Schedule
 
@@ -28,6 +28,8 @@ _ORDER = (
 )
 # The names under which the rates of the groups and the scheduler's class are saved.
 _RATES, _CLASS = "_group_lrs", "_class"
+
+_MADE = count()
 
 
 class LRScheduler(torchs.LRScheduler):
@@ -53,10 +55,14 @@ class LRScheduler(torchs.LRScheduler):
         KeyError: ``last_epoch >= 0`` and a group lacks ``initial_lr``.
     """
 
-    # The attributes that make this scheduler what it is, and that a state dict must hold.
+    # The attributes that make this scheduler what it is, and those that tell where it stands: a
+    # state dict must hold both.
     _options: ClassVar[tuple[str, ...]] = ()
+    _position: ClassVar[tuple[str, ...]] = ("last_epoch",)
     _is_initial: bool = False
     _get_lr_called_within_step: bool = False
+    # When it was made, and the rates before and after.
+    _initial: tuple[int, list[Rate], list[Rate]]
     _step_count: int
     _last_lr: list[Rate]
 
@@ -73,18 +79,7 @@ class LRScheduler(torchs.LRScheduler):
 
         ``base_lrs``: where they are not the groups' ``initial_lr``.
         """
-        check_optimizer(optimizer)
-        name = type(self).__name__
-        if last_epoch != int(last_epoch) or last_epoch < -1:
-            raise ValueError(f"{name}: last_epoch must be an integer >= -1, got {last_epoch}")
-        if last_epoch >= 0:
-            for k, group in enumerate(optimizer.param_groups):
-                if "initial_lr" not in group:
-                    raise KeyError(
-                        f"{name}: param 'initial_lr' is not specified in param_groups[{k}] when "
-                        f"resuming with last_epoch={last_epoch}; load the optimizer's state first, "
-                        "or set it to the rate that training began with"
-                    )
+        self._check_beginning(optimizer, last_epoch)
         self.optimizer = optimizer
         for group in optimizer.param_groups:
             group.setdefault("initial_lr", copied(group["lr"]))
@@ -92,7 +87,28 @@ class LRScheduler(torchs.LRScheduler):
         self.base_lrs = [copied(lr) for lr in (initial if base_lrs is None else base_lrs)]
         self.last_epoch = last_epoch
         _note_steps(optimizer)
+        found = self._rates_now()
         self._initial_step()
+        self._initial = next(_MADE), found, self._rates_now()
+
+    def _check_beginning(self, optimizer: Any, last_epoch: Any) -> None:
+        """Raise where no scheduler can begin; for what must be known before groups are changed."""
+        name = type(self).__name__
+        check_optimizer(optimizer)
+        check_integer(name, "last_epoch", last_epoch, -1)
+        if last_epoch == -1:
+            return
+        for k, group in enumerate(optimizer.param_groups):
+            if "initial_lr" not in group:
+                raise KeyError(
+                    f"{name}: param 'initial_lr' is not specified in param_groups[{k}] when "
+                    f"resuming with last_epoch={last_epoch}; load the optimizer's state first, "
+                    "or set it to the rate that training began with"
+                )
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        _note_steps(self.optimizer)  # a copied optimizer has lost its marks
 
     def _initial_step(self) -> None:
         """Set the rates of the epoch after ``last_epoch``; also begins a schedule anew."""
@@ -141,14 +157,17 @@ class LRScheduler(torchs.LRScheduler):
             epoch: go to this epoch instead; torch has deprecated it, and so it warns.
         """
         self._warn_of_order()
+        self._check_epoch(self.last_epoch + 1 if epoch is None else epoch)
         if epoch is not None:
-            self._check_epoch(epoch)
             warnings.warn(
                 "The epoch parameter in `scheduler.step()` is deprecated; call `step()` once for "
                 "each epoch, or load a state dict",
                 UserWarning,
                 stacklevel=2,
             )
+        self._advance(epoch)
+
+    def _advance(self, epoch: float | None) -> None:
         before = self.last_epoch
         try:
             self._update_lr(epoch)
@@ -192,6 +211,7 @@ class LRScheduler(torchs.LRScheduler):
             self._get_lr_called_within_step = False
 
     def _check_epoch(self, epoch: float) -> None:
+        """Raise unless it can go to this epoch."""
         if not epoch >= 0:
             raise ValueError(
                 f"{type(self).__name__}: Expected non-negative epoch, but got {epoch}; the first "
@@ -242,7 +262,7 @@ class LRScheduler(torchs.LRScheduler):
         Loads into torch's scheduler of the same name, and torch's loads here.
         """
         own = self.__dict__.items()
-        saved = {key: apart(value) for key, value in own if key != "optimizer"}
+        saved = {key: apart(value) for key, value in own if key not in ("optimizer", "_initial")}
         saved[_CLASS] = type(self).__name__
         saved[_RATES] = {"epoch": self.last_epoch, "lrs": self._rates_now()}
         return saved
@@ -277,7 +297,7 @@ class LRScheduler(torchs.LRScheduler):
             raise TypeError(f"{name}: a state dict must be a dict, got {type(saved).__name__}")
         if saved.get(_CLASS, name) != name:
             raise ValueError(f"{name}: this is the state dict of a {saved[_CLASS]}")
-        for key in self._options:
+        for key in (*self._options, *self._position):
             if key not in saved:
                 raise ValueError(
                     f"{name}: the state dict lacks {key!r}; it has {sorted(map(str, saved))}. Is "
@@ -290,14 +310,12 @@ class LRScheduler(torchs.LRScheduler):
                 "another scheduler"
             )
         groups = len(self.optimizer.param_groups)
-        counts = {key: saved.get(key) for key in ("base_lrs", "_last_lr")}
-        counts[_RATES] = saved.get(_RATES, {}).get("lrs")
-        for key, rates in counts.items():
-            if rates is not None and len(rates) != groups:
-                raise ValueError(
-                    f"{name}: the state dict's {key} are for {len(rates)} parameter groups; the "
-                    f"optimizer has {groups}"
-                )
+        rates = saved.get("_last_lr")
+        if rates is not None and len(rates) != groups:
+            raise ValueError(
+                f"{name}: the state dict is for {len(rates)} parameter groups; the optimizer has "
+                f"{groups}"
+            )
 
     def _take_state(self, saved: Mapping[str, Any]) -> None:
         """Take over a state dict that was checked."""
@@ -341,13 +359,10 @@ def check_optimizer(optimizer: Any) -> None:
         )
 
 
-def check_options(owner: str, ranges: Ranges, **options: Any) -> None:
+def check_options(owner: str, allowed: Mapping[str, ranges.Range], **options: Any) -> None:
     """Raise for a number out of its range, or not a finite number."""
-    check_ranges(owner, options, ranges)
-    check_ranges(owner, options, dict.fromkeys(options, ANY))
     for name, value in options.items():
-        if not abs(number(value)) < float("inf"):
-            raise ValueError(f"{owner}: {name} must be a finite number, got {value}")
+        ranges.number(owner, name, value, allowed.get(name, ranges.ANY))
 
 
 def check_integer(owner: str, name: str, value: Any, least: int) -> None:
@@ -355,16 +370,6 @@ def check_integer(owner: str, name: str, value: Any, least: int) -> None:
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
         kind = "positive integer" if least == 1 else f"integer >= {least}"
         raise ValueError(f"{owner}: Expected {kind} {name}, but got {value!r}")
-
-
-def check_milestones(owner: str, milestones: Sequence[Any]) -> None:
-    """Raise ``ValueError`` unless milestones are epochs >= 0 that do not decrease."""
-    for milestone in milestones:
-        check_options(owner, {"milestones": NON_NEGATIVE}, milestones=milestone)
-    if any(later < earlier for earlier, later in pairwise(milestones)):
-        raise ValueError(
-            f"{owner}: milestones must not decrease, got {list(milestones)}; sort them"
-        )
 
 
 def per_group(owner: str, name: str, optimizer: torch.optim.Optimizer, value: Any) -> list[Any]:

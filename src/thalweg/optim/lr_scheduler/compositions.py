@@ -7,10 +7,11 @@ from typing import Any, ClassVar
 import torch
 from torch.optim import lr_scheduler as torchs
 
+from thalweg import ranges
 from thalweg.optim.lr_scheduler.base import (
+    _MADE,
     LRScheduler,
     Rate,
-    check_milestones,
     check_optimizer,
     copied,
     like,
@@ -62,8 +63,25 @@ class Composition(LRScheduler):
         self._schedulers = list(parts)
         self.optimizer = owner
 
+    def _undo_parts(self) -> None:
+        """Take back what the parts did to the rates when they were made, and only that.
+
+        So it does not matter in which order they were made, and another scheduler's share stays.
+        """
+        groups = self.optimizer.param_groups
+        if any(part.last_epoch != 0 or not hasattr(part, "_initial") for part in self._schedulers):
+            self._to_base([group["initial_lr"] for group in groups])
+            return
+        for part in sorted(self._schedulers, key=lambda part: -part._initial[0]):
+            for group, before, after in zip(groups, *part._initial[1:], strict=True):
+                rate = number(group["lr"])
+                if rate == number(after) or not number(after):
+                    set_option(group, "lr", copied(before))
+                else:
+                    set_option(group, "lr", rate * (number(before) / number(after)))
+
     def _begin_anew(self, part: Any) -> None:
-        """Let a part set the rates of its epoch 0."""
+        """Let a part go from the base rates to those of its epoch 0."""
         part.last_epoch = -1
         part._initial_step()
 
@@ -154,10 +172,10 @@ class SequentialLR(Composition):
                 f"of milestone points, but got {len(schedulers)} schedulers and {len(given)} "
                 "milestones"
             )
-        check_milestones("SequentialLR", given)
+        ranges.milestones("SequentialLR", given)
         self._take_parts(optimizer, schedulers)
         self._milestones = given
-        self._to_base([group["initial_lr"] for group in optimizer.param_groups])
+        self._undo_parts()
         super().__init__(optimizer, last_epoch)
 
     def _active(self, t: float) -> tuple[Any, float]:
@@ -167,7 +185,12 @@ class SequentialLR(Composition):
 
     def _initial_step(self) -> None:
         self._step_count = 1
-        self._update_lr(self.last_epoch + 1)
+        if self.last_epoch >= 0:
+            self._update_lr(self.last_epoch + 1)
+            return
+        self._begin_anew(self._active(0)[0])
+        self.last_epoch = 0
+        self._last_lr = self._rates_now()
 
     def step(self, epoch: float | None = None) -> None:
         """Go on to the next epoch, or to this one, and set its rates.
@@ -175,10 +198,8 @@ class SequentialLR(Composition):
         Args:
             epoch: the epoch; None for the next.
         """
-        if epoch is not None:
-            self._check_epoch(epoch)
-        self._update_lr(epoch)
-        self._step_count += 1
+        self._check_epoch(self.last_epoch + 1 if epoch is None else epoch)
+        self._advance(epoch)
 
     def _update_lr(self, epoch: float | None = None) -> None:
         t = self.last_epoch + 1 if epoch is None else epoch
@@ -189,25 +210,31 @@ class SequentialLR(Composition):
             if t > start:
                 part._update_lr(t - start)
         elif t == start:
-            factors = self._share_of_others(t - 1)
-            self._to_base(self.base_lrs)
+            present = [group["lr"] for group in self.optimizer.param_groups]
+            self._to_base(self._from_base(present, t))
             self._begin_anew(part)
-            for group, factor in zip(self.optimizer.param_groups, factors, strict=True):
-                if factor != 1.0:
-                    set_option(group, "lr", group["lr"] * factor)
         else:
             part.step()
         self.last_epoch = t  # type: ignore[assignment]
         self._last_lr = self._rates_now()
 
-    def _share_of_others(self, t: float) -> list[float]:
-        """What others have multiplied the rates of epoch t by, as far as that can be told."""
-        present = [group["lr"] for group in self.optimizer.param_groups]
-        alone = self._rates_at(t)
-        if alone is None:
-            return [1.0] * len(present)
-        rounded = [number(like(lr, rate)) for lr, rate in zip(present, alone, strict=True)]
-        return [number(lr) / r if r else 1.0 for lr, r in zip(present, rounded, strict=True)]
+    def _check_epoch(self, epoch: float) -> None:
+        super()._check_epoch(epoch)
+        part, start = self._active(epoch)
+        if isinstance(part, LRScheduler):
+            part._check_epoch(epoch - start)
+
+    def _from_base(self, rates: Sequence[Rate], t: float) -> list[Rate]:
+        """The base rates times what others have multiplied the rates by, before milestone t."""
+        alone = self._rates_at(t - 1)
+        if alone is None:  # a part that is no function of the epoch: it cannot be told
+            return self.base_lrs
+        result: list[Rate] = []
+        for rate, own, base in zip(rates, alone, self.base_lrs, strict=True):
+            present, expected = number(rate), number(like(rate, own))
+            undisturbed = present == expected or not expected
+            result.append(base if undisturbed else base * (present / expected))
+        return result
 
     def _rates_at(self, t: float) -> list[float] | None:
         part, start = self._active(t)
@@ -219,11 +246,7 @@ class SequentialLR(Composition):
             return None
         if t > start or t == 0:
             return part._rates_after(rates, t - start)
-        before, fresh = self._rates_at(t - 1), part._rates_at(0)
-        if before is None or fresh is None:
-            return None
-        moved = zip(rates, before, fresh, strict=True)
-        return [new * (number(rate) / old if old else 1.0) for rate, old, new in moved]
+        return part._rates_after(self._from_base(rates, t), 0)
 
     def _reapply(self) -> None:
         part, _ = self._active(self.last_epoch)
@@ -239,7 +262,7 @@ class ChainedScheduler(Composition):
         optimizer: the optimizer; the parts' by default.
 
     Attributes:
-        last_epoch: the epoch of the first part.
+        last_epoch: the epoch of the first part when it was made, and the steps since.
 
     Raises:
         TypeError: a part is no scheduler.
@@ -254,6 +277,8 @@ class ChainedScheduler(Composition):
     [0.4]
     """
 
+    _position = ()  # torch's has no last_epoch
+
     def __init__(
         self,
         schedulers: Sequence[torchs.LRScheduler],
@@ -264,15 +289,16 @@ class ChainedScheduler(Composition):
         self.base_lrs = [copied(group["initial_lr"]) for group in groups]
         self.last_epoch = self._schedulers[0].last_epoch
         self._step_count = 1
+        found = self._rates_now()
         if all(part.last_epoch == 0 for part in self._schedulers):
-            # The order in which the parts were made must not matter.
-            self.last_epoch = -1
+            self._undo_parts()
+            found = self._rates_now()
             self._initial_step()
         self._last_lr = self._rates_now()
+        self._initial = next(_MADE), found, self._rates_now()
 
     def _initial_step(self) -> None:
         self._step_count = 1
-        self._to_base(self.base_lrs)
         for part in self._schedulers:
             self._begin_anew(part)
         self.last_epoch = 0
@@ -287,10 +313,8 @@ class ChainedScheduler(Composition):
         Raises:
             ValueError: an epoch is given, and a part is no function of it.
         """
-        if epoch is not None:
-            self._check_epoch(epoch)
-        self._update_lr(epoch)
-        self._step_count += 1
+        self._check_epoch(self.last_epoch + 1 if epoch is None else epoch)
+        self._advance(epoch)
 
     def _update_lr(self, epoch: float | None = None) -> None:
         if epoch is None:
@@ -310,6 +334,12 @@ class ChainedScheduler(Composition):
         self.last_epoch = self.last_epoch + 1 if epoch is None else epoch  # type: ignore[assignment]
         self._last_lr = self._rates_now()
 
+    def _check_epoch(self, epoch: float) -> None:
+        super()._check_epoch(epoch)
+        for part in self._schedulers:
+            if isinstance(part, LRScheduler):
+                part._check_epoch(part.last_epoch + epoch - self.last_epoch)
+
     def _rates_at(self, t: float) -> list[float] | None:
         # A chain about a floor (CosineAnnealingLR's eta_min) has no closed form.
         rates: list[float] | None = [number(base) for base in self.base_lrs]
@@ -328,7 +358,7 @@ class ChainedScheduler(Composition):
 
     def _take_state(self, saved: Mapping[str, Any]) -> None:
         super()._take_state(saved)
-        if "last_epoch" not in saved:  # torch's has none
+        if "last_epoch" not in saved:
             self.last_epoch = self._schedulers[0].last_epoch
 
     def _reapply(self) -> None:

@@ -17,7 +17,7 @@ from thalweg.optim.lr_scheduler.base import (
     per_group,
     set_option,
 )
-from thalweg.optim.ranges import POSITIVE
+from thalweg.ranges import NON_NEGATIVE, POSITIVE
 from thalweg.rule.program import number
 from thalweg.schedules import Schedule
 
@@ -91,24 +91,17 @@ class CosineAnnealingWarmRestarts(Scheduled):
         Args:
             epoch: epochs since the start, such as ``epoch + batch / batches``, >= 0.
         """
-        if epoch is not None:
-            self._check_epoch(epoch)
-        self._update_lr(epoch)
-        self._step_count += 1
+        self._check_epoch(self.last_epoch + 1 if epoch is None else epoch)
+        self._advance(epoch)
 
     def _update_lr(self, epoch: float | None = None) -> None:
         if epoch is None:
             # From a fraction on, whole epochs: what step(epoch) has begun is gone on with.
             epoch = self.last_epoch + 1 + self.T_cur % 1
+        self._set_rates([self.schedule(k)(epoch) for k in range(len(self.base_lrs))])
         self.last_epoch = math.floor(epoch)
         cycles = schedules.CosineRestarts(1.0, 0.0, self.T_0, self.T_mult)
         self.T_cur, self.T_i = cycles.place(epoch)
-        self._set_rates(
-            [
-                schedules.Cosine(number(base), self.eta_min, self.T_i)(self.T_cur)
-                for base in self.base_lrs
-            ]
-        )
 
 
 class _CyclesMomentum(Scheduled):
@@ -180,9 +173,9 @@ class CyclicLR(_CyclesMomentum):
         base_lr: the lowest rate, or one for each parameter group.
         max_lr: the highest, or one for each parameter group.
         step_size_up: steps from the lowest to the highest, > 0.
-        step_size_down: steps down again; as many as up by default.
+        step_size_down: steps down again, >= 0; as many as up by default.
         mode: "triangular", "triangular2" or "exp_range".
-        gamma: of "exp_range".
+        gamma: of "exp_range", >= 0.
         scale_fn: a function in place of the mode's scale.
         scale_mode: what ``scale_fn`` is a function of: "cycle" or "iterations".
         cycle_momentum: move momentum, or the first of the betas.
@@ -224,7 +217,7 @@ class CyclicLR(_CyclesMomentum):
         down = step_size_up if step_size_down is None else step_size_down
         check_options(
             "CyclicLR",
-            {"step_size_up": POSITIVE, "step_size_down": POSITIVE},
+            {"step_size_up": POSITIVE, "step_size_down": NON_NEGATIVE, "gamma": NON_NEGATIVE},
             step_size_up=step_size_up,
             step_size_down=down,
             gamma=gamma,
@@ -379,6 +372,11 @@ class OneCycleLR(_CyclesMomentum):
             raise ValueError(
                 f"{name}: Expected float between 0 and 1 pct_start, but got {pct_start!r}"
             )
+        if three_phase and 2 * (pct_start * total_steps - 1) > total_steps - 1:
+            raise ValueError(
+                f"{name}: pct_start must leave room for three phases, got {pct_start}: the way up "
+                "and as long a way down take more than all steps; give at most 0.5"
+            )
         if anneal_strategy not in ("cos", "linear"):
             raise ValueError(
                 f"{name}: anneal_strategy must be one of 'cos' or 'linear', got {anneal_strategy!r}"
@@ -415,6 +413,14 @@ class OneCycleLR(_CyclesMomentum):
             "cosine" if self._anneal_func_type == "cos" else "linear",
             len(phases) == 3,
         )
+
+    def _check_epoch(self, epoch: float) -> None:
+        super()._check_epoch(epoch)
+        if epoch > self.total_steps:
+            raise ValueError(
+                f"OneCycleLR: Tried to step {epoch} times. The specified number of total steps is "
+                f"{self.total_steps}; give as many as are made"
+            )
 
     def schedule(self, group: int = 0) -> Schedule:
         """The rate of a group as a pure function of the step."""

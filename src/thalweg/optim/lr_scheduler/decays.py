@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import zip_longest
 from math import prod
 from types import FunctionType
 from typing import Any, Literal
@@ -14,20 +15,18 @@ from thalweg.optim.lr_scheduler.base import (
     Scheduled,
     apart,
     check_integer,
-    check_milestones,
     check_optimizer,
     check_options,
     like,
     per_group,
 )
-from thalweg.optim.ranges import NON_NEGATIVE, POSITIVE, Range
+from thalweg.ranges import NON_NEGATIVE, POSITIVE, UNIT_INTERVAL, Range
+from thalweg.ranges import milestones as milestones_in_order
 from thalweg.rule.program import number
 from thalweg.schedules import Schedule
 from thalweg.schedules.base import blend
 
 Factor = Callable[[int], float]
-
-SHARE = Range(0, 1, open="neither")
 
 
 class Decay(Scheduled):
@@ -64,16 +63,18 @@ class Decay(Scheduled):
         shape = self.shape()
         before, after = shape(t - 1) if t > 0 else 1.0, shape(t)
         moved = []
-        for k, (lr, base_lr) in enumerate(zip(rates, self.base_lrs, strict=False)):
-            rate, base, floor = number(lr), number(base_lr), self.floor(k)
-            if rate == number(like(lr, blend(base, floor, before))):
+        for k, (lr, base_lr) in enumerate(zip_longest(rates, self.base_lrs)):
+            rate, floor = number(lr), self.floor(k)
+            # A group that was added later has no base rate, and moves in proportion.
+            base = None if base_lr is None else number(base_lr)
+            if base is not None and rate == number(like(lr, blend(base, floor, before))):
                 moved.append(blend(base, floor, after))
-            elif after == before:
-                moved.append(rate)
-            elif before:
+            elif before and after != before:
                 moved.append(floor + (rate - floor) * (after / before))
-            else:  # a cosine comes up again from its floor
+            elif base is not None:  # a cosine comes up again from its floor
                 moved.append(rate + (base - floor) * (after - before))
+            else:
+                moved.append(rate)
         return moved
 
 
@@ -209,7 +210,7 @@ class StepLR(Decay):
     Args:
         optimizer: the optimizer.
         step_size: epochs between decays, > 0.
-        gamma: factor of each decay.
+        gamma: factor of each decay, >= 0.
         last_epoch: see :class:`LRScheduler`.
 
     Raises:
@@ -230,7 +231,12 @@ class StepLR(Decay):
         gamma: float = 0.1,
         last_epoch: int = -1,
     ) -> None:
-        check_options("StepLR", {"step_size": POSITIVE}, step_size=step_size, gamma=gamma)
+        check_options(
+            "StepLR",
+            {"step_size": POSITIVE, "gamma": NON_NEGATIVE},
+            step_size=step_size,
+            gamma=gamma,
+        )
         self.step_size = step_size
         self.gamma = gamma
         super().__init__(optimizer, last_epoch)
@@ -250,7 +256,7 @@ class MultiStepLR(Decay):
     Args:
         optimizer: the optimizer.
         milestones: epochs, >= 0 and not decreasing; one given twice decays twice.
-        gamma: factor of each decay.
+        gamma: factor of each decay, >= 0.
         last_epoch: see :class:`LRScheduler`.
 
     Raises:
@@ -272,8 +278,8 @@ class MultiStepLR(Decay):
         last_epoch: int = -1,
     ) -> None:
         given = list(milestones)
-        check_milestones("MultiStepLR", given)
-        check_options("MultiStepLR", {}, gamma=gamma)
+        milestones_in_order("MultiStepLR", given)
+        check_options("MultiStepLR", {"gamma": NON_NEGATIVE}, gamma=gamma)
         self.milestones = Counter(given)
         self.gamma = gamma
         super().__init__(optimizer, last_epoch)
@@ -314,7 +320,7 @@ class ConstantLR(Decay):
         total_iters: int = 5,
         last_epoch: int = -1,
     ) -> None:
-        ranges = {"factor": SHARE, "total_iters": NON_NEGATIVE}
+        ranges = {"factor": UNIT_INTERVAL, "total_iters": NON_NEGATIVE}
         check_options("ConstantLR", ranges, factor=factor, total_iters=total_iters)
         self.factor = factor
         self.total_iters = total_iters
@@ -364,7 +370,7 @@ class LinearLR(Decay):
             "LinearLR",
             {
                 "start_factor": Range(0, 1, open="low"),
-                "end_factor": SHARE,
+                "end_factor": UNIT_INTERVAL,
                 "total_iters": NON_NEGATIVE,
             },
             start_factor=start_factor,
@@ -390,11 +396,11 @@ class ExponentialLR(Decay):
 
     Args:
         optimizer: the optimizer.
-        gamma: factor of each decay.
+        gamma: factor of each decay, >= 0.
         last_epoch: see :class:`LRScheduler`.
 
     Raises:
-        TypeError: ``gamma`` is not a number.
+        ValueError: ``gamma`` is negative.
 
     >>> import torch
     >>> optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=1.0)
@@ -407,7 +413,7 @@ class ExponentialLR(Decay):
     def __init__(
         self, optimizer: torch.optim.Optimizer, gamma: float, last_epoch: int = -1
     ) -> None:
-        check_options("ExponentialLR", {}, gamma=gamma)
+        check_options("ExponentialLR", {"gamma": NON_NEGATIVE}, gamma=gamma)
         self.gamma = gamma
         super().__init__(optimizer, last_epoch)
 
@@ -447,7 +453,7 @@ class PolynomialLR(Decay):
         power: float = 1.0,
         last_epoch: int = -1,
     ) -> None:
-        ranges = {"total_iters": NON_NEGATIVE, "power": NON_NEGATIVE}
+        ranges = {"total_iters": NON_NEGATIVE, "power": POSITIVE}
         check_options("PolynomialLR", ranges, total_iters=total_iters, power=power)
         self.total_iters = total_iters
         self.power = power
@@ -545,7 +551,7 @@ class SWALR(Decay):
         anneal_strategy: Literal["cos", "linear"] = "cos",
         last_epoch: int = -1,
     ) -> None:
-        check_optimizer(optimizer)
+        self._check_beginning(optimizer, last_epoch)
         rates = per_group("SWALR", "swa_lr", optimizer, swa_lr)
         if anneal_strategy not in ("cos", "linear"):
             raise ValueError(
@@ -565,7 +571,12 @@ class SWALR(Decay):
 
     def floor(self, group: int) -> float:
         """The rate where the shape is 0."""
-        return number(self.optimizer.param_groups[group]["swa_lr"])
+        options = self.optimizer.param_groups[group]
+        if "swa_lr" not in options:
+            raise ValueError(
+                f"SWALR: parameter group {group} has no 'swa_lr'; set it in a group added later"
+            )
+        return number(options["swa_lr"])
 
     def _rates_after(self, rates: Sequence[Rate], t: float) -> list[float]:
         if t > self.anneal_epochs:  # arrived: whatever else has set the rate gives way

@@ -5,7 +5,13 @@ from typing import Any
 
 import torch
 
-from thalweg.optim.lr_scheduler.base import LRScheduler, Rate, check_optimizer, copied, set_option
+from thalweg.optim.lr_scheduler.base import (
+    LRScheduler,
+    Rate,
+    check_optimizer,
+    like,
+    set_option,
+)
 from thalweg.optim.ranges import nearest
 from thalweg.schedules import Constant, Schedule
 
@@ -169,13 +175,13 @@ def _evaluated(plan: Any, present: Any, t: float) -> Any:
     if isinstance(plan, tuple):
         pairs: Sequence[Any] = list(zip(plan, present, strict=True))
         return tuple(_evaluated(own, value, t) for own, value in pairs)
-    return present if plan is None else plan(t)
+    return present if plan is None else like(present, plan(t))
 
 
 def _set(group: dict[str, Any], name: str, value: Any) -> None:
     present = group[name]
     if isinstance(present, (tuple, list)) and any(isinstance(x, torch.Tensor) for x in present):
         for held, new in zip(present, value, strict=True):
-            held.fill_(copied(new))
+            held.fill_(new)
     else:
         set_option(group, name, value)

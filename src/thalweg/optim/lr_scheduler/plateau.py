@@ -16,7 +16,7 @@ from thalweg.optim.lr_scheduler.base import (
     per_group,
     set_option,
 )
-from thalweg.optim.ranges import NON_NEGATIVE, Range
+from thalweg.ranges import NON_NEGATIVE, Range
 from thalweg.rule.program import number
 
 
@@ -60,7 +60,8 @@ class ReduceLROnPlateau(LRScheduler, torchs.ReduceLROnPlateau):
     [0.1]
     """
 
-    _options = ("mode", "threshold_mode", "patience", "cooldown", "num_bad_epochs")
+    _options = ("mode", "threshold_mode", "patience", "cooldown")
+    _position = ("last_epoch", "best", "num_bad_epochs", "cooldown_counter")
 
     def __init__(
         self,
@@ -124,7 +125,12 @@ class ReduceLROnPlateau(LRScheduler, torchs.ReduceLROnPlateau):
             metrics: the metric of this epoch; not NaN, which would pass for a bad epoch unseen.
             epoch: its number; torch has deprecated it, and so it warns.
         """
-        metric = float(metrics)
+        try:
+            metric = float(metrics)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise type(error)(
+                f"ReduceLROnPlateau: metrics must be one number, got {metrics!r}"
+            ) from None
         if math.isnan(metric):
             raise ValueError(
                 f"ReduceLROnPlateau: metrics must be a number, got {metric}; leave step() out for "

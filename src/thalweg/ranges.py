@@ -39,7 +39,8 @@ class Range:
 NON_NEGATIVE = Range()
 POSITIVE = Range(open="both")
 AT_LEAST_ONE = Range(1)
-FRACTION = Range(0, 1, open="neither")
+FRACTION = Range(0, 1)  # without 1: a decay rate
+UNIT_INTERVAL = Range(0, 1, open="neither")
 ANY = Range(-math.inf, math.inf, open="neither")
 
 
