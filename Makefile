@@ -27,7 +27,7 @@ docs: .venv/docs.stamp  ## the documentation, into site/
 	$(BIN)/mkdocs build --strict
 
 clean:  ## remove everything that was made
-	rm -rf .venv site build .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv site docs/pictures build .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
 
 .venv/bin/python:
