@@ -20,7 +20,7 @@ from thalweg.engine.engine import Engine
 from thalweg.engine.state import OptimizerState
 from thalweg.optim import checkpoint
 from thalweg.optim.ranges import Ranges, check_ranges, nearest
-from thalweg.ranges import NON_NEGATIVE, Range
+from thalweg.ranges import AT_LEAST_ONE, NON_NEGATIVE, UNIT_INTERVAL
 from thalweg.rule import Rule
 from thalweg.rule.compose import AVERAGE_OPTIONS, AVERAGE_STATES, carrying_average
 
@@ -39,9 +39,9 @@ MODES: dict[str, Any] = {
 
 # The options of a carried average, which are in every group once there is one.
 AVERAGE_RANGES: Ranges = {
-    "average_decay": Range(0, 1, open="neither"),
+    "average_decay": UNIT_INTERVAL,
     "average_start": NON_NEGATIVE,
-    "average_every": Range(1),
+    "average_every": AT_LEAST_ONE,
 }
 
 _GROUP_KEYS = (

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from copy import copy
 from functools import wraps
 from itertools import count
+from numbers import Integral
 from typing import Any, ClassVar
 
 import torch
@@ -366,8 +367,8 @@ def check_options(owner: str, allowed: Mapping[str, ranges.Range], **options: An
 
 
 def check_integer(owner: str, name: str, value: Any, least: int) -> None:
-    """Raise ``ValueError``, as torch does for counts, unless it is an int >= ``least``."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+    """Raise ``ValueError``, as torch does for counts, unless it is an integer >= ``least``."""
+    if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
         kind = "positive integer" if least == 1 else f"integer >= {least}"
         raise ValueError(f"{owner}: Expected {kind} {name}, but got {value!r}")
 

@@ -1,7 +1,7 @@
 """Schedulers made of schedulers: one after another, and all at once."""
 
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -62,6 +62,30 @@ class Composition(LRScheduler):
             raise ValueError(f"{name}: a scheduler is given twice; make one for each place")
         self._schedulers = list(parts)
         self.optimizer = owner
+
+    def _advance(self, epoch: float | None) -> None:
+        groups = self.optimizer.param_groups
+        members = [(member, dict(member.__dict__)) for member in self._members()]
+        options = [{key: copied(value) for key, value in group.items()} for group in groups]
+        try:
+            super()._advance(epoch)
+        except BaseException:  # no part goes on alone
+            for member, before in members:
+                member.__dict__.clear()
+                member.__dict__.update(before)
+            for group, kept in zip(groups, options, strict=True):
+                for key, value in kept.items():
+                    if isinstance(value, torch.Tensor):
+                        group[key].copy_(value)
+                    else:
+                        group[key] = value
+            raise
+
+    def _members(self) -> Iterator[Any]:
+        """This scheduler, its parts, and theirs."""
+        yield self
+        for part in self._schedulers:
+            yield from part._members() if isinstance(part, Composition) else [part]
 
     def _undo_parts(self) -> None:
         """Take back what the parts did to the rates when they were made, and only that.
@@ -164,7 +188,7 @@ class SequentialLR(Composition):
         milestones: Sequence[int],
         last_epoch: int = -1,
     ) -> None:
-        check_optimizer(optimizer)
+        self._check_beginning(optimizer, last_epoch)
         given = list(milestones)
         if len(schedulers) >= 1 and len(given) != len(schedulers) - 1:
             raise ValueError(
@@ -217,12 +241,6 @@ class SequentialLR(Composition):
             part.step()
         self.last_epoch = t  # type: ignore[assignment]
         self._last_lr = self._rates_now()
-
-    def _check_epoch(self, epoch: float) -> None:
-        super()._check_epoch(epoch)
-        part, start = self._active(epoch)
-        if isinstance(part, LRScheduler):
-            part._check_epoch(epoch - start)
 
     def _from_base(self, rates: Sequence[Rate], t: float) -> list[Rate]:
         """The base rates times what others have multiplied the rates by, before milestone t."""
@@ -333,12 +351,6 @@ class ChainedScheduler(Composition):
                 set_option(group, "lr", rate)
         self.last_epoch = self.last_epoch + 1 if epoch is None else epoch  # type: ignore[assignment]
         self._last_lr = self._rates_now()
-
-    def _check_epoch(self, epoch: float) -> None:
-        super()._check_epoch(epoch)
-        for part in self._schedulers:
-            if isinstance(part, LRScheduler):
-                part._check_epoch(part.last_epoch + epoch - self.last_epoch)
 
     def _rates_at(self, t: float) -> list[float] | None:
         # A chain about a floor (CosineAnnealingLR's eta_min) has no closed form.
