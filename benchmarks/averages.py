@@ -22,7 +22,7 @@ from torch import nn
 
 import thalweg.optim as optim
 import thalweg.optim.swa_utils as ours
-from benchmarks.steps import SHAPES, Step, _rounds
+from benchmarks.steps import SHAPES, Step, timed
 
 DECAY = 0.999
 
@@ -127,7 +127,7 @@ def _compared(
     case: str, what: str, beside: dict[str, float], steps: list[Step], rounds: int
 ) -> Iterator[Row]:
     """Ours is the first of the steps, ``beside`` names the others and the ratios wanted."""
-    mine, *others = _rounds(steps, rounds, 1 if case == LARGE else 10)
+    mine, *others = timed(steps, rounds, 1 if case == LARGE else 10)
     for (name, wanted), times in zip(beside.items(), others, strict=True):
         ratio = statistics.median(t / o for o, t in zip(mine, times, strict=True))
         yield Row(

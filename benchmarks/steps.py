@@ -87,7 +87,7 @@ def measure(case: str, rounds: int, only: list[str] | None = None) -> Iterator[R
         mode, theirs = _best_of_torch(name, options, params)
         limit = _touching_the_same(optimizer, params)
         repeats = 1 if max(p.numel() for p in params) > 10**5 else 10
-        times = _rounds([optimizer.step, theirs, limit], rounds, repeats)
+        times = timed([optimizer.step, theirs, limit], rounds, repeats)
         yield Row(
             case,
             name,
@@ -100,7 +100,7 @@ def measure(case: str, rounds: int, only: list[str] | None = None) -> Iterator[R
         )
 
 
-def _rounds(steps: list[Step], rounds: int, repeats: int = 1) -> list[list[float]]:
+def timed(steps: list[Step], rounds: int, repeats: int = 1) -> list[list[float]]:
     """Milliseconds of each step in each round, after two that do not count."""
     times: list[list[float]] = [[] for _ in steps]
     for number in range(rounds + 2):
@@ -126,7 +126,7 @@ def _best_of_torch(
         except TypeError:  # no fused kernel for this one
             continue
         step()
-        found[mode] = (min(_rounds([step], 3)[0]), step)
+        found[mode] = (min(timed([step], 3)[0]), step)
     best = min(found, key=lambda mode: found[mode][0])
     return best, found[best][1]
 

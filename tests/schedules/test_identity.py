@@ -159,6 +159,8 @@ def test_only_the_standard_library_is_imported() -> None:
             elif isinstance(node, ast.ImportFrom):
                 module = node.module or ""
                 if module.startswith("thalweg"):
-                    assert module.startswith(("thalweg.schedules", "thalweg.ranges")), f"{path.name}: {module}"
+                    assert module.startswith(("thalweg.schedules", "thalweg.ranges")), (
+                        f"{path.name}: {module}"
+                    )
                 found.add(module.split(".")[0])
     assert found - sys.stdlib_module_names == {"thalweg", "matplotlib"}

@@ -91,7 +91,7 @@ class Engine:
         self._one_stage = True
         self.choices: dict[int, Choice] = {}
         self._planned_for: tuple[Any, ...] = ()
-        self._planned_tensors = Identities([])
+        self._planned_tensors: Identities | None = None
         self._absent: list[Slot] = []
         self._programs: dict[tuple[float, ...], Program] = {}  # found during one plan
 
@@ -160,6 +160,7 @@ class Engine:
     def _look(self) -> None:
         if (
             self._signature() != self._planned_for
+            or self._planned_tensors is None
             or not self._planned_tensors.hold(self._tensors())
             or any(slot.gradient is not None for slot in self._absent)
             or not all(unit.holds() for unit in self.units)

@@ -326,8 +326,9 @@ class CarriedAverage:
 
     Each parameter counts its own updates; one that was never updated has no average, and stands
     for itself. The average is part of ``optimizer.state`` and the options are part of every group,
-    so checkpoints and copies of the optimizer carry both. After loading or copying, make a
-    ``CarriedAverage`` of the same options to use it again.
+    so checkpoints and copies of the optimizer carry both. To load such a checkpoint, make a
+    ``CarriedAverage`` of the same options for the fresh optimizer first; to use a copy's, make one
+    for the copy.
 
     Args:
         optimizer: an optimizer that has a rule: any of ``thalweg.optim`` but LBFGS, or your own.
