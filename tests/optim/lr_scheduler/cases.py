@@ -346,7 +346,8 @@ SETTINGS: dict[str, list[Leaf]] = {
         Leaf("CyclicLR", {"base_lr": 0.1, "max_lr": 0.4, "step_size_up": 20, **more})
         for more in (
             {}, {"mode": "triangular2"}, {"mode": "exp_range", "gamma": 0.99},
-            {"step_size_down": 7}, {"step_size_up": 1}, {"step_size_up": 3, "step_size_down": 1},
+            {"step_size_down": 7}, {"step_size_down": 0}, {"step_size_up": 1},
+            {"step_size_up": 3, "step_size_down": 1},
             {"cycle_momentum": False}, {"base_lr": [0.1, 0.2], "max_lr": [0.5, 0.21]},
             {"base_momentum": 0.5, "max_momentum": 0.99}, {"scale_fn": wave},
             {"scale_fn": wave, "scale_mode": "iterations"}, {"scale_fn": Power(0.9)},

@@ -167,7 +167,7 @@ BAD: list[Bad] = [
     Bad("MultiplicativeLR", {"lr_lambda": [rests] * 3}, "lr_lambda", value="3"),
     Bad("MultiplicativeLR", {"lr_lambda": 0.5}, "lr_lambda", TypeError, "float"),
     *bad("CyclicLR", "step_size_up", 0, -3),
-    *bad("CyclicLR", "step_size_down", 0, -3),
+    *bad("CyclicLR", "step_size_down", -3),
     *bad("CyclicLR", "mode", "square", ""),
     *bad("CyclicLR", "scale_mode", "epochs", scale_fn=rests),
     *(

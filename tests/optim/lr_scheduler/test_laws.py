@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import itertools
 import math
 import random
 from bisect import bisect_right
@@ -286,6 +287,20 @@ def test_laws(law_of: Callable[..., None]) -> None:
 @every_law
 def test_laws_on_many_examples(law_of: Callable[..., None]) -> None:
     thoroughly(given(*LAWS[law_of])(law_of))()
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
+def test_the_first_rate_is_exact_whatever_was_made_first(order: tuple[int, ...]) -> None:
+    """Taking back what the parts did when they were made leaves no rounding."""
+    draw = random.Random(0)
+    for _ in range(50):
+        lr, *shares = (draw.uniform(0.05, 1.0) for _ in range(4))
+        optimizer = make_optimizer(OPTIMIZERS["thalweg"], lrs=(lr,))
+        parts: dict[int, Any] = {}
+        for k in order:
+            parts[k] = OURS.ConstantLR(optimizer, shares[k], 3)
+        OURS.SequentialLR(optimizer, [parts[k] for k in range(3)], [2, 4])
+        assert rates(optimizer) == [lr * shares[0]]
 
 
 def test_the_law_itself() -> None:

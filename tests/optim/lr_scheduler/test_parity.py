@@ -57,6 +57,15 @@ def compare(ours: list[list[float]], theirs: list[list[float]], *trees: Tree) ->
     assert_close(ours, theirs, 1e-12, span=subtracts(trees))
 
 
+@pytest.mark.parametrize("leaf", SETTINGS["CyclicLR"], ids=identify)
+def test_the_scale_of_a_cycle(leaf: Leaf) -> None:
+    """`scale_fn` and `scale_mode`, which users read."""
+    torchs_own, own = (leaf.build(lib, make_optimizer(momentum=0.9)) for lib in (TORCH, OURS))
+    assert own.scale_mode == torchs_own.scale_mode
+    for x in range(1, 9):
+        assert own.scale_fn(x) == pytest.approx(torchs_own.scale_fn(x), rel=1e-12)
+
+
 # ------------------------------------------------------------------------------------ one by itself
 
 

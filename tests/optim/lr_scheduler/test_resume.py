@@ -52,7 +52,7 @@ CASES: dict[str, tuple[Tree, ...]] = {
     "one-cycle-three": (
         Leaf("OneCycleLR", {"max_lr": 1.0, "total_steps": 70, "three_phase": True}),
     ),
-    "cyclic-scaled": (SETTINGS["CyclicLR"][11],),
+    "cyclic-scaled": (SETTINGS["CyclicLR"][12],),
     "sequence": (seq([WARMUP, EXAMPLES["CosineAnnealingLR"], EXAMPLES["StepLR"]], [7, 30]),),
     "sequence-restarts": (seq([WARMUP, EXAMPLES["CosineAnnealingWarmRestarts"]], [7]),),
     "sequence-cyclic": (seq([WARMUP, EXAMPLES["CyclicLR"]], [7]),),
@@ -277,8 +277,9 @@ def test_exchange_with_torch(name: str, saver: str, stride: int, optimizer_last:
         advance(saving, schedulers, k)
 
 
+@pytest.mark.parametrize("optimizer_last", [True, False])
 @pytest.mark.parametrize("name", EXCHANGED)
-def test_there_and_back(name: str) -> None:
+def test_there_and_back(name: str, optimizer_last: bool) -> None:
     """Through torch's scheduler and back: what torch carries along is not taken for its own."""
     trees = EXCHANGED[name]
     seen, saved = uninterrupted(name, "float")
@@ -290,8 +291,11 @@ def test_there_and_back(name: str) -> None:
     follow(middle, between, 8, first=9)
     last = fresh("float")
     schedulers = build_all(OURS, last, trees)
+    if not optimizer_last:
+        last.load_state_dict(middle.state_dict())
     load(schedulers, copy.deepcopy([s.state_dict() for s in between]))
-    last.load_state_dict(middle.state_dict())
+    if optimizer_last:
+        last.load_state_dict(middle.state_dict())
     found = follow(last, schedulers, STEPS - 17, first=17)
     assert_close(found, seen[17:], 1e-12, span=subtracts(trees))
 
