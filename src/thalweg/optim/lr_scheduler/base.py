@@ -6,13 +6,13 @@ for a ``torch.optim.lr_scheduler.LRScheduler``, so it is one by inheritance; the
 
 import warnings
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
-from functools import wraps
+from functools import lru_cache, wraps
 from itertools import count
 from numbers import Integral
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar, cast
 
 import torch
 from torch.optim import lr_scheduler as torchs
@@ -22,6 +22,7 @@ from thalweg.rule.program import number
 from thalweg.schedules import Schedule
 
 Rate = float | torch.Tensor
+Made = TypeVar("Made", bound=Schedule)
 
 _ORDER = (
     "the first rate of the schedule is skipped that way. Call `optimizer.step()` first, then "
@@ -412,6 +413,16 @@ def apart(value: Any) -> Any:
 def like(present: Rate, value: float) -> Rate:
     """The value as the group would hold it: a Tensor rounds it to its dtype."""
     return torch.full_like(present, value) if isinstance(present, torch.Tensor) else value
+
+
+def made(kind: Callable[..., Made], *options: Any) -> Made:
+    """The schedule that ``kind`` makes of these numbers; a step asks for the same ones again."""
+    return cast(Made, _made(kind, *options))
+
+
+@lru_cache(maxsize=1024)
+def _made(kind: Callable[..., Any], *options: Any) -> Any:
+    return kind(*options)
 
 
 def _all_options(cls: type[LRScheduler]) -> set[str]:

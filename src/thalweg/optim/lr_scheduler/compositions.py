@@ -2,6 +2,7 @@
 
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
+from math import prod
 from typing import Any, ClassVar
 
 import torch
@@ -17,6 +18,7 @@ from thalweg.optim.lr_scheduler.base import (
     like,
     set_option,
 )
+from thalweg.optim.lr_scheduler.decays import Decay
 from thalweg.rule.program import number
 
 
@@ -145,6 +147,11 @@ class Composition(LRScheduler):
                 own.load_state_dict(dict(other))
 
 
+def _same(rate: Rate) -> float:
+    """The relative difference up to which two rates are the same but for rounding."""
+    return 8 * torch.finfo(rate.dtype).eps if isinstance(rate, torch.Tensor) else 1e-12
+
+
 class SequentialLR(Composition):
     """One scheduler after another, each from its own epoch 0.
 
@@ -154,7 +161,8 @@ class SequentialLR(Composition):
         from epoch milestones[i - 1] to milestones[i]
 
     Each part begins from the base rate. What others have done to the rate stays: a scheduler
-    stepped back to back with this one multiplies, across the milestones too.
+    stepped back to back with this one multiplies, across the milestones too. (A part that ends at a
+    rate of 0 leaves nothing to tell it by; the next one then begins from the base rate itself.)
 
     Args:
         optimizer: the optimizer.
@@ -250,8 +258,8 @@ class SequentialLR(Composition):
         result: list[Rate] = []
         for rate, own, base in zip(rates, alone, self.base_lrs, strict=True):
             present, expected = number(rate), number(like(rate, own))
-            undisturbed = present == expected or not expected
-            result.append(base if undisturbed else base * (present / expected))
+            share = present / expected if expected else 1.0
+            result.append(base if abs(share - 1) < _same(rate) else base * share)
         return result
 
     def _rates_at(self, t: float) -> list[float] | None:
@@ -280,7 +288,7 @@ class ChainedScheduler(Composition):
         optimizer: the optimizer; the parts' by default.
 
     Attributes:
-        last_epoch: the epoch of the first part when it was made, and the steps since.
+        last_epoch: the epoch of the first part.
 
     Raises:
         TypeError: a part is no scheduler.
@@ -353,8 +361,12 @@ class ChainedScheduler(Composition):
         self._last_lr = self._rates_now()
 
     def _rates_at(self, t: float) -> list[float] | None:
+        bases = [number(base) for base in self.base_lrs]
+        if all(isinstance(part, Decay) and part.floorless for part in self._schedulers):
+            shapes = prod(part.shape()(t) for part in self._schedulers)
+            return [base * shapes for base in bases]
         # A chain about a floor (CosineAnnealingLR's eta_min) has no closed form.
-        rates: list[float] | None = [number(base) for base in self.base_lrs]
+        rates: list[float] | None = bases
         for epoch in range(int(t) + 1):
             if rates is not None:
                 rates = self._rates_after(rates, epoch)
@@ -370,8 +382,8 @@ class ChainedScheduler(Composition):
 
     def _take_state(self, saved: Mapping[str, Any]) -> None:
         super()._take_state(saved)
-        if "last_epoch" not in saved:
-            self.last_epoch = self._schedulers[0].last_epoch
+        # Not the saved one: torch's has none, and carries ours along as it was.
+        self.last_epoch = self._schedulers[0].last_epoch
 
     def _reapply(self) -> None:
         for part in self._schedulers:

@@ -14,6 +14,7 @@ from thalweg.optim.lr_scheduler.base import (
     check_integer,
     check_optimizer,
     check_options,
+    made,
     per_group,
     set_option,
 )
@@ -79,7 +80,7 @@ class CosineAnnealingWarmRestarts(Scheduled):
     def schedule(self, group: int = 0) -> Schedule:
         """The rate of a group as a pure function of the epoch."""
         base = number(self.base_lrs[group])
-        return schedules.CosineRestarts(base, self.eta_min, self.T_0, self.T_mult)
+        return made(schedules.CosineRestarts, base, self.eta_min, self.T_0, self.T_mult)
 
     def _initial_step(self) -> None:
         self.T_cur = self.last_epoch
@@ -100,7 +101,7 @@ class CosineAnnealingWarmRestarts(Scheduled):
             epoch = self.last_epoch + 1 + self.T_cur % 1
         self._set_rates([self.schedule(k)(epoch) for k in range(len(self.base_lrs))])
         self.last_epoch = math.floor(epoch)
-        cycles = schedules.CosineRestarts(1.0, 0.0, self.T_0, self.T_mult)
+        cycles = made(schedules.CosineRestarts, 1.0, 0.0, self.T_0, self.T_mult)
         self.T_cur, self.T_i = cycles.place(epoch)
 
 
@@ -254,16 +255,10 @@ class CyclicLR(_CyclesMomentum):
 
     def _cycle(self, start: float, peak: float) -> schedules.Cyclic:
         up = self.total_size * self.step_ratio
-        return schedules.Cyclic(
-            start,
-            peak,
-            up,
-            self.total_size - up,
-            self.mode,
-            self.gamma,
-            self._scale_fn_custom,
-            self.scale_mode,
-        )
+        options = start, peak, up, self.total_size - up, self.mode, number(self.gamma)
+        if self._scale_fn_custom is None:
+            return made(schedules.Cyclic, *options)
+        return schedules.Cyclic(*options, self._scale_fn_custom, self.scale_mode)
 
     def schedule(self, group: int = 0) -> Schedule:
         """The rate of a group as a pure function of the step."""
@@ -271,7 +266,8 @@ class CyclicLR(_CyclesMomentum):
 
     def momentum_schedule(self, group: int = 0) -> Schedule:
         """Momentum, or beta1, of a group as a pure function of the step."""
-        return self._cycle(self.max_momentums[group], self.base_momentums[group])
+        highest, lowest = self.max_momentums[group], self.base_momentums[group]
+        return self._cycle(number(highest), number(lowest))
 
     def scale_fn(self, x: float) -> float:
         """The scale of a cycle's height, at a cycle or a step (``scale_mode``)."""
@@ -404,7 +400,8 @@ class OneCycleLR(_CyclesMomentum):
 
     def _one_cycle(self, group: dict[str, Any], initial: str, peak: str, final: str) -> Schedule:
         phases = self._schedule_phases
-        return schedules.OneCycle(
+        return made(
+            schedules.OneCycle,
             number(group[initial]),
             number(group[peak]),
             number(group[final]),

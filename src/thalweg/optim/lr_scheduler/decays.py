@@ -18,6 +18,7 @@ from thalweg.optim.lr_scheduler.base import (
     check_optimizer,
     check_options,
     like,
+    made,
     per_group,
 )
 from thalweg.ranges import NON_NEGATIVE, POSITIVE, UNIT_INTERVAL, Range
@@ -47,6 +48,11 @@ class Decay(Scheduled):
     def floor(self, group: int) -> float:
         """The rate where the shape is 0."""
         return 0.0
+
+    @property
+    def floorless(self) -> bool:
+        """Whether the rate is the base rate times the shape."""
+        return not any(self.floor(k) for k in range(len(self.base_lrs)))
 
     def schedule(self, group: int = 0) -> Schedule:
         """The rate of a group as a pure function of the epoch."""
@@ -162,6 +168,10 @@ class LambdaLR(_ByFunction):
         function: Any = self.lr_lambdas[group]
         return number(self.base_lrs[group]) * schedules.Function(function)
 
+    def _rates_at(self, t: float) -> list[float]:
+        pairs = zip(self.base_lrs, self.lr_lambdas, strict=True)
+        return [number(base) * number(function(t)) for base, function in pairs]
+
 
 class MultiplicativeLR(_ByFunction):
     """The present rate times a function of the epoch, at each epoch after the first.
@@ -243,7 +253,7 @@ class StepLR(Decay):
 
     def shape(self) -> Schedule:
         """The pure function of the epoch that is 1 where the rate is the base rate."""
-        return schedules.Step(self.step_size, self.gamma)
+        return made(schedules.Step, number(self.step_size), number(self.gamma))
 
 
 class MultiStepLR(Decay):
@@ -286,7 +296,8 @@ class MultiStepLR(Decay):
 
     def shape(self) -> Schedule:
         """The pure function of the epoch that is 1 where the rate is the base rate."""
-        return schedules.MultiStep(tuple(sorted(self.milestones.elements())), self.gamma)
+        milestones = tuple(sorted(self.milestones.elements()))
+        return made(schedules.MultiStep, milestones, number(self.gamma))
 
 
 class ConstantLR(Decay):
@@ -328,9 +339,8 @@ class ConstantLR(Decay):
 
     def shape(self) -> Schedule:
         """The pure function of the epoch that is 1 where the rate is the base rate."""
-        return schedules.join(
-            [schedules.Constant(self.factor), schedules.Constant(1.0)], [self.total_iters]
-        )
+        parts = (number(self.factor), 1.0)
+        return made(schedules.join, parts, (number(self.total_iters),))
 
 
 class LinearLR(Decay):
@@ -384,7 +394,8 @@ class LinearLR(Decay):
 
     def shape(self) -> Schedule:
         """The pure function of the epoch that is 1 where the rate is the base rate."""
-        return schedules.Linear(self.start_factor, self.end_factor, self.total_iters)
+        options = self.start_factor, self.end_factor, self.total_iters
+        return made(schedules.Linear, *map(number, options))
 
 
 class ExponentialLR(Decay):
@@ -419,7 +430,7 @@ class ExponentialLR(Decay):
 
     def shape(self) -> Schedule:
         """The pure function of the epoch that is 1 where the rate is the base rate."""
-        return schedules.Exponential(self.gamma)
+        return made(schedules.Exponential, number(self.gamma))
 
 
 class PolynomialLR(Decay):
@@ -461,7 +472,13 @@ class PolynomialLR(Decay):
 
     def shape(self) -> Schedule:
         """The pure function of the epoch that is 1 where the rate is the base rate."""
-        return schedules.Polynomial(1.0, 0.0, self.total_iters, self.power)
+        options = number(self.total_iters), number(self.power)
+        return made(schedules.Polynomial, 1.0, 0.0, *options)
+
+
+def _wave(half: float) -> Schedule:
+    """Half a cosine down from 1 to 0, up again, and so on."""
+    return schedules.Cosine(1.0, 0.0, half).repeated(mirrored=True)
 
 
 class CosineAnnealingLR(Decay):
@@ -505,7 +522,7 @@ class CosineAnnealingLR(Decay):
 
     def shape(self) -> Schedule:
         """The pure function of the epoch that is 1 where the rate is the base rate."""
-        return schedules.Cosine(1.0, 0.0, self.T_max).repeated(mirrored=True)
+        return made(_wave, number(self.T_max))
 
     def floor(self, group: int) -> float:
         """The rate where the shape is 0."""
@@ -567,7 +584,7 @@ class SWALR(Decay):
     def shape(self) -> Schedule:
         """The pure function of the epoch that is 1 where the rate is the base rate."""
         way = schedules.Cosine if self._anneal_strategy == "cos" else schedules.Linear
-        return way(1.0, 0.0, self.anneal_epochs)
+        return made(way, 1.0, 0.0, number(self.anneal_epochs))
 
     def floor(self, group: int) -> float:
         """The rate where the shape is 0."""
