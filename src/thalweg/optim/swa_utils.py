@@ -21,13 +21,8 @@ import torch
 from torch.nn import Module
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from thalweg.optim.averages import (
-    CarriedAverage,
-    ManyAverages,
-    ModelAverage,
-    OneAverage,
-    checked_decay,
-)
+from thalweg.optim.averages import ManyAverages, ModelAverage, OneAverage, checked_decay
+from thalweg.optim.carried_average import CarriedAverage
 from thalweg.optim.lr_scheduler import SWALR
 
 __all__ = [

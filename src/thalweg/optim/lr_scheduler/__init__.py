@@ -13,22 +13,22 @@
 """
 
 from thalweg.optim.lr_scheduler.base import LRScheduler
+from thalweg.optim.lr_scheduler.by_function import LambdaLR, MultiplicativeLR
 from thalweg.optim.lr_scheduler.compositions import ChainedScheduler, SequentialLR
-from thalweg.optim.lr_scheduler.cycles import CosineAnnealingWarmRestarts, CyclicLR, OneCycleLR
+from thalweg.optim.lr_scheduler.cycles import CyclicLR, OneCycleLR
 from thalweg.optim.lr_scheduler.decays import (
-    SWALR,
     ConstantLR,
     CosineAnnealingLR,
     ExponentialLR,
-    LambdaLR,
     LinearLR,
-    MultiplicativeLR,
     MultiStepLR,
     PolynomialLR,
     StepLR,
 )
 from thalweg.optim.lr_scheduler.hyperparameters import ScheduledHyperparameters
 from thalweg.optim.lr_scheduler.plateau import ReduceLROnPlateau
+from thalweg.optim.lr_scheduler.restarts import CosineAnnealingWarmRestarts
+from thalweg.optim.lr_scheduler.swa import SWALR
 
 _LRScheduler = LRScheduler  # its name before torch 2.0
 

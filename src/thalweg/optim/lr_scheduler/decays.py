@@ -1,11 +1,8 @@
 """Schedulers that multiply the rate: each a factor of the base rate, and chainable."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import zip_longest
-from math import prod
-from types import FunctionType
-from typing import Any, Literal
 
 import torch
 
@@ -13,13 +10,9 @@ from thalweg import schedules
 from thalweg.optim.lr_scheduler.base import (
     Rate,
     Scheduled,
-    apart,
-    check_integer,
-    check_optimizer,
     check_options,
     like,
     made,
-    per_group,
 )
 from thalweg.ranges import NON_NEGATIVE, POSITIVE, UNIT_INTERVAL, Range
 from thalweg.ranges import milestones as milestones_in_order
@@ -82,132 +75,6 @@ class Decay(Scheduled):
             else:
                 moved.append(rate)
         return moved
-
-
-class _ByFunction(Scheduled):
-    """What the two schedulers that take functions share."""
-
-    _options = ("lr_lambdas",)
-
-    def __init__(
-        self,
-        optimizer: torch.optim.Optimizer,
-        lr_lambda: Factor | Sequence[Factor],
-        last_epoch: int = -1,
-    ) -> None:
-        check_optimizer(optimizer)
-        groups, name = len(optimizer.param_groups), type(self).__name__
-        several = isinstance(lr_lambda, (list, tuple))
-        lambdas: list[Any] = list(lr_lambda) if several else [lr_lambda] * groups  # type: ignore[arg-type]
-        if len(lambdas) != groups:
-            raise ValueError(
-                f"{name}: Expected {groups} lr_lambdas, but got {len(lambdas)}; pass one for each "
-                "parameter group, or a single function for all"
-            )
-        for function in lambdas:
-            if not callable(function):
-                raise TypeError(
-                    f"{name}: lr_lambda should be a function, but got {type(function).__name__}"
-                )
-        self.lr_lambdas = lambdas
-        super().__init__(optimizer, last_epoch)
-
-    def state_dict(self) -> dict[str, Any]:
-        """As for every scheduler; of the functions, what callable objects hold is saved.
-
-        A plain function or lambda is not: build the scheduler with the same one to resume.
-        """
-        saved = super().state_dict()
-        saved["lr_lambdas"] = [
-            None if isinstance(f, FunctionType) else dict(f.__dict__) for f in self.lr_lambdas
-        ]
-        return saved
-
-    def _check_state(self, saved: Any) -> None:
-        super()._check_state(saved)
-        if len(saved["lr_lambdas"]) != len(self.lr_lambdas):
-            raise ValueError(
-                f"{type(self).__name__}: the state dict has {len(saved['lr_lambdas'])} lr_lambdas, "
-                f"the scheduler {len(self.lr_lambdas)}"
-            )
-
-    def _take_state(self, saved: Mapping[str, Any]) -> None:
-        super()._take_state({k: v for k, v in saved.items() if k != "lr_lambdas"})
-        for function, held in zip(self.lr_lambdas, saved["lr_lambdas"], strict=True):
-            if held is not None:
-                function.__dict__.update(apart(held))
-
-
-class LambdaLR(_ByFunction):
-    """The base rate times a function of the epoch.
-
-    ::
-
-        rate(t) = base rate * lr_lambda(t)
-
-    The rate is set outright: other schedulers' changes are overwritten, as in torch.
-
-    Args:
-        optimizer: the optimizer.
-        lr_lambda: a function of the epoch, or one for each parameter group.
-        last_epoch: see :class:`LRScheduler`.
-
-    Raises:
-        TypeError: not a function.
-        ValueError: not one function for each group.
-
-    >>> import torch
-    >>> optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=0.5)
-    >>> scheduler = LambdaLR(optimizer, lambda epoch: 1 / (1 + epoch))
-    >>> scheduler.get_last_lr()
-    [0.5]
-    """
-
-    def schedule(self, group: int = 0) -> Schedule:
-        """The rate of a group as a pure function of the epoch."""
-        function: Any = self.lr_lambdas[group]
-        return number(self.base_lrs[group]) * schedules.Function(function)
-
-    def _rates_at(self, t: float) -> list[float]:
-        pairs = zip(self.base_lrs, self.lr_lambdas, strict=True)
-        return [number(base) * number(function(t)) for base, function in pairs]
-
-
-class MultiplicativeLR(_ByFunction):
-    """The present rate times a function of the epoch, at each epoch after the first.
-
-    ::
-
-        rate(t) = rate(t - 1) * lr_lambda(t)
-
-    Args:
-        optimizer: the optimizer.
-        lr_lambda: a function of the epoch, or one for each parameter group.
-        last_epoch: see :class:`LRScheduler`; resuming calls the function for all epochs so far.
-
-    Raises:
-        TypeError: not a function.
-        ValueError: not one function for each group.
-
-    >>> import torch
-    >>> optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=0.5)
-    >>> scheduler = MultiplicativeLR(optimizer, lambda epoch: 0.5)
-    >>> optimizer.step(); scheduler.step(); scheduler.get_last_lr()
-    [0.25]
-    """
-
-    def schedule(self, group: int = 0) -> Schedule:
-        """The rate of a group as a pure function of the epoch."""
-        base, function = number(self.base_lrs[group]), self.lr_lambdas[group]
-
-        def rate(t: float) -> float:
-            return base * prod(number(function(epoch)) for epoch in range(1, int(t) + 1))
-
-        return schedules.Function(rate)
-
-    def _rates_after(self, rates: Sequence[Rate], t: float) -> list[float]:
-        pairs = zip(rates, self.lr_lambdas, strict=False)
-        return [number(rate) * (number(f(t)) if t > 0 else 1.0) for rate, f in pairs]
 
 
 class StepLR(Decay):
@@ -527,75 +394,3 @@ class CosineAnnealingLR(Decay):
     def floor(self, group: int) -> float:
         """The rate where the shape is 0."""
         return number(self.eta_min)
-
-
-class SWALR(Decay):
-    """From the present rate to ``swa_lr``, and on with that: for weight averaging.
-
-    ::
-
-        rate(t) = swa_lr + (base rate - swa_lr) * (1 - anneal(min(t / anneal_epochs, 1)))
-        anneal(x) = x ("linear") or (1 - cos(pi * x)) / 2 ("cos")
-
-    It may begin late, where another scheduler has left the rate: the way then begins there.
-
-    Source: Izmailov et al., "Averaging Weights Leads to Wider Optima and Better Generalization",
-    2018, section 3.2.
-
-    Args:
-        optimizer: the optimizer.
-        swa_lr: the rate at the end, or one for each parameter group; kept in the groups.
-        anneal_epochs: epochs that the way takes, an int >= 0.
-        anneal_strategy: "cos" or "linear".
-        last_epoch: see :class:`LRScheduler`.
-
-    Raises:
-        ValueError: an unknown strategy, a list of another length, epochs that are no count.
-
-    >>> import torch
-    >>> optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=1.0)
-    >>> SWALR(optimizer, 0.5, anneal_epochs=2, anneal_strategy="linear").schedule().values(4)
-    [1.0, 0.75, 0.5, 0.5]
-    """
-
-    _options = ("anneal_epochs", "_anneal_strategy")
-
-    def __init__(
-        self,
-        optimizer: torch.optim.Optimizer,
-        swa_lr: float | Sequence[float],
-        anneal_epochs: int = 10,
-        anneal_strategy: Literal["cos", "linear"] = "cos",
-        last_epoch: int = -1,
-    ) -> None:
-        self._check_beginning(optimizer, last_epoch)
-        rates = per_group("SWALR", "swa_lr", optimizer, swa_lr)
-        if anneal_strategy not in ("cos", "linear"):
-            raise ValueError(
-                f"SWALR: anneal_strategy must be one of 'cos' or 'linear', got {anneal_strategy!r}"
-            )
-        check_integer("SWALR", "anneal_epochs", anneal_epochs, 0)
-        for group, rate in zip(optimizer.param_groups, rates, strict=True):
-            group["swa_lr"] = rate
-        self.anneal_epochs = anneal_epochs
-        self._anneal_strategy = anneal_strategy
-        super().__init__(optimizer, last_epoch)
-
-    def shape(self) -> Schedule:
-        """The pure function of the epoch that is 1 where the rate is the base rate."""
-        way = schedules.Cosine if self._anneal_strategy == "cos" else schedules.Linear
-        return made(way, 1.0, 0.0, number(self.anneal_epochs))
-
-    def floor(self, group: int) -> float:
-        """The rate where the shape is 0."""
-        options = self.optimizer.param_groups[group]
-        if "swa_lr" not in options:
-            raise ValueError(
-                f"SWALR: parameter group {group} has no 'swa_lr'; set it in a group added later"
-            )
-        return number(options["swa_lr"])
-
-    def _rates_after(self, rates: Sequence[Rate], t: float) -> list[float]:
-        if t > self.anneal_epochs:  # arrived: whatever else has set the rate gives way
-            return self._rates_at(t)
-        return super()._rates_after(rates, t)

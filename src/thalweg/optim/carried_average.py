@@ -1,0 +1,190 @@
+"""The average of the parameters that an optimizer's own step keeps up to date."""
+
+import operator
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NoReturn
+
+import torch
+from torch.nn import Module
+
+from thalweg.optim.averages import Tensors, checked_decay
+from thalweg.optim.optimizer import Optimizer
+from thalweg.rule import Rule
+from thalweg.rule.compose import AVERAGE_OPTIONS
+
+
+class CarriedAverage:
+    """An average of the parameters that the optimizer's own step keeps up to date.
+
+    ::
+
+        n == 0:                average <- p
+        decay given:           average <- average + (1 - decay) * (p - average)
+        equal weights:         average <- average + (p - average) / (n + 1)
+
+    with p the value after the update and n the values averaged so far. It is folded into the
+    step's kernel, where p is at hand: the average is read and written, and nothing else.
+
+    Each parameter counts its own updates; one that was never updated has no average, and stands
+    for itself. The average is part of ``optimizer.state`` and the options are part of every group,
+    so checkpoints and copies of the optimizer carry both. To load such a checkpoint, make a
+    ``CarriedAverage`` of the same options for the fresh optimizer first; to use a copy's, make one
+    for the copy.
+
+    Args:
+        optimizer: an optimizer that has a rule: any of ``thalweg.optim`` but LBFGS, or your own.
+        decay: of an exponential moving average, in [0, 1]; None for equal weights.
+        start: updates to let pass before the first value is averaged, >= 0.
+        every: average each ``every``-th update after that, >= 1.
+        dtype: what to store the averages as, a real floating-point dtype; None: the parameter's.
+            With 16-bit parameters use ``torch.float32``: a decay near 1 moves the average by less
+            than 16 bits can tell.
+
+    States:
+        average: the average, shape of the parameter.
+        averaged_steps, averaged_models: updates counted, and values averaged, 0-d.
+
+    Raises:
+        TypeError: the optimizer has no rule, or start or every is no integer.
+        ValueError: an option out of range, or the optimizer carries an average of other options.
+
+    Source: Polyak and Juditsky, "Acceleration of Stochastic Approximation by Averaging", 1992;
+    Izmailov et al., "Averaging Weights Leads to Wider Optima and Better Generalization", 2018.
+
+    >>> import torch, thalweg.optim as optim
+    >>> p = torch.nn.Parameter(torch.zeros(1))
+    >>> optimizer = optim.SGD([p], lr=1.0)
+    >>> average = CarriedAverage(optimizer, decay=None)
+    >>> for _ in range(3):
+    ...     p.grad = torch.tensor([-1.0])
+    ...     optimizer.step()
+    >>> with average.swapped():
+    ...     print(p.item())
+    2.0
+    >>> p.item()
+    3.0
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        decay: float | None = 0.999,
+        start: int = 0,
+        every: int = 1,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        name = type(optimizer).__name__
+        if not isinstance(getattr(optimizer, "rule", None), Rule):
+            raise TypeError(
+                f"CarriedAverage: {name} has no rule that an average can be folded into (LBFGS "
+                "moves all parameters at once, several times in a step); use AveragedModel"
+            )
+        options = {
+            "average_decay": None if decay is None else checked_decay("CarriedAverage", decay),
+            "average_start": _whole("start", start),
+            "average_every": _whole("every", every),
+            "average_dtype": dtype,
+        }
+        if not optimizer.carries_average:
+            optimizer.carry_average(options)
+        for group in optimizer.param_groups:
+            found = {key: group.get(key) for key in options}
+            if found != options:
+                raise ValueError(
+                    f"CarriedAverage: {name} carries an average of other options already, {found}; "
+                    f"asked for {options}. Ask for the same, or make a new optimizer"
+                )
+        self.optimizer = optimizer
+
+    def __repr__(self) -> str:
+        options = ", ".join(
+            f"{key.removeprefix('average_')}={self.optimizer.param_groups[0][key]}"
+            for key in AVERAGE_OPTIONS
+        )
+        return f"CarriedAverage({type(self.optimizer).__name__}, {options})"
+
+    def of(self, parameter: torch.Tensor) -> torch.Tensor:
+        """The average of one parameter, or the parameter itself where it has none yet."""
+        entry = self.optimizer.state.get(parameter, {})
+        average: torch.Tensor = entry.get("average", parameter)
+        return average if float(entry.get("averaged_models", 0)) >= 1 else parameter
+
+    @torch.no_grad()
+    def copy_to(self, module: Module, model: Module | None = None) -> None:
+        """Write the averages into a module's parameters, in place.
+
+        Args:
+            module: what to write to.
+            model: the trained model, whose parameters the optimizer holds, where ``module`` is
+                another one (a copy of it). Matched by name; its buffers are copied as they are.
+
+        Raises:
+            ValueError: the optimizer holds none of the model's parameters, or the module has other
+                names or shapes than the model. Nothing is written then.
+        """
+        source = module if model is None else model
+        held = {id(p) for group in self.optimizer.param_groups for p in group["params"]}
+        if not any(id(p) in held for p in source.parameters()):
+            remedy = "; pass the trained model as `model`" if model is None else ""
+            raise ValueError(
+                f"CarriedAverage: the optimizer holds no parameter of this "
+                f"{type(source).__name__}{remedy}"
+            )
+        targets, sources = _tensors_by_name(module), _tensors_by_name(source)
+        for name in [*sources, *targets]:
+            shapes = [tuple(t[name].shape) if name in t else None for t in (sources, targets)]
+            if shapes[0] != shapes[1]:
+                raise ValueError(
+                    f"CarriedAverage: {name!r} has shape {shapes[0]} in the model and {shapes[1]} "
+                    "in the module to write to (None: it is missing); pass a copy of the model"
+                )
+        for name, tensor in sources.items():
+            value = self.of(tensor)
+            if value is not targets[name]:
+                targets[name].copy_(value)
+
+    @contextmanager
+    def swapped(self) -> Iterator[None]:
+        """Let the parameters hold their averages inside a ``with`` block, and put them back after.
+
+        ``step()`` inside the block is a ``RuntimeError``: what it does would be lost.
+        """
+        params = [p for group in self.optimizer.param_groups for p in group["params"]]
+        changed = [p for p in dict.fromkeys(params) if self.of(p) is not p]
+        originals = [p.detach().clone() for p in changed]
+        refusal = self.optimizer.register_step_pre_hook(_refuse_step)
+        try:
+            _write(changed, [self.of(p) for p in changed])
+            yield
+        finally:
+            refusal.remove()
+            _write(changed, originals)
+
+
+def _refuse_step(optimizer: Any, args: Any, kwargs: Any) -> NoReturn:
+    raise RuntimeError(
+        f"{type(optimizer).__name__}: step() inside CarriedAverage.swapped(), where the parameters "
+        "hold their averages and are put back afterwards; step outside of it"
+    )
+
+
+@torch.no_grad()
+def _write(targets: Tensors, values: Tensors) -> None:
+    for target, value in zip(targets, values, strict=True):
+        target.copy_(value)
+
+
+def _tensors_by_name(module: Module) -> dict[str, torch.Tensor]:
+    """Parameters and buffers, shared ones under each of their names."""
+    return {
+        **dict(module.named_parameters(remove_duplicate=False)),
+        **dict(module.named_buffers(remove_duplicate=False)),
+    }
+
+
+def _whole(name: str, value: Any) -> int:
+    try:
+        return int(operator.index(value))
+    except TypeError:
+        raise TypeError(f"CarriedAverage: {name} must be an integer, got {value!r}") from None
