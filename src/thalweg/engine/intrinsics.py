@@ -1,10 +1,13 @@
 """The few machine operations that generated CPU kernels need and Numba does not offer."""
 
+from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
-from numba import types
-from numba.extending import intrinsic
+from numba import extending, types
+
+# Numba's own type would have callers pass the typing context, which its compiler does.
+intrinsic: Callable[[Any], Any] = extending.intrinsic
 
 _HALF, _FLOAT = ir.HalfType(), ir.FloatType()
 _I16, _I32, _I64 = ir.IntType(16), ir.IntType(32), ir.IntType(64)
@@ -117,3 +120,63 @@ def fp16_of_float32(typing_context: Any, x: Any) -> Any:
         return builder.bitcast(builder.fptrunc(args[0], _HALF), _I16)
 
     return types.uint16(types.float32), codegen
+
+
+_FRACTION = ir.Constant(_I32, 0x7FFFFF)
+_SQRT_HALF = ir.Constant(_I32, 0x3F3504F3)  # the bits of sqrt(1/2)
+
+
+@intrinsic
+def power_of_two(typing_context: Any, n: Any) -> Any:
+    """2^n for an integer n from -126 to 127, given as a float32."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        # The last bits of 2^23 + 127 + n are the biased exponent; the shift drops the others.
+        biased = builder.fadd(args[0], ir.Constant(_FLOAT, 2.0**23 + 127))
+        return _power(builder, builder.bitcast(biased, _I32))
+
+    return types.float32(types.float32), codegen
+
+
+@intrinsic
+def power_in_halves(typing_context: Any, rounded: Any) -> Any:
+    """Two powers of two whose product is 2^n, from the float32 1.5 * 2^23 + 254 + n.
+
+    Each is normal for n from -252 to 254, where 2^n itself need not be.
+    """
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        bits = builder.bitcast(args[0], _I32)
+        first = builder.lshr(bits, ir.Constant(_I32, 1))  # its last bits are 127 + floor(n / 2)
+        halves = [_power(builder, half) for half in (first, builder.sub(bits, first))]
+        return context.make_tuple(builder, signature.return_type, halves)
+
+    return types.UniTuple(types.float32, 2)(types.float32), codegen  # type: ignore[no-untyped-call]
+
+
+def _power(builder: Any, biased: Any) -> Any:
+    """The power of two whose biased exponent is in the last 8 bits; the others are dropped."""
+    return builder.bitcast(builder.shl(biased, ir.Constant(_I32, 23)), _FLOAT)
+
+
+@intrinsic
+def exponent(typing_context: Any, x: Any) -> Any:
+    """n such that x / 2^n lies between sqrt(1/2) and sqrt(2), for a positive normal x."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        above = builder.sub(builder.bitcast(args[0], _I32), _SQRT_HALF)
+        return builder.sitofp(builder.ashr(above, ir.Constant(_I32, 23)), _FLOAT)
+
+    return types.float32(types.float32), codegen
+
+
+@intrinsic
+def mantissa(typing_context: Any, x: Any) -> Any:
+    """x / 2^exponent(x), for a positive normal x."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        above = builder.sub(builder.bitcast(args[0], _I32), _SQRT_HALF)
+        bits = builder.add(builder.and_(above, _FRACTION), _SQRT_HALF)
+        return builder.bitcast(bits, _FLOAT)
+
+    return types.float32(types.float32), codegen

@@ -19,15 +19,20 @@ __all__ = [
     "abs",
     "clip",
     "exp",
+    "expm1",
     "lerp",
     "log",
+    "log1p",
     "maximum",
     "mean",
     "minimum",
     "norm",
+    "sigmoid",
     "sign",
+    "softplus",
     "sqrt",
     "sum",
+    "tanh",
     "where",
 ]
 
@@ -57,6 +62,42 @@ def exp(x: Any) -> Any:
 def log(x: Any) -> Any:
     """Natural logarithm; -inf at zero, NaN below."""
     return _apply("log", x)
+
+
+def log1p(x: Any) -> Any:
+    """log(1 + x), exact near 0 too; -inf at -1, NaN below."""
+    return _apply("log1p", x)
+
+
+def expm1(x: Any) -> Any:
+    """exp(x) - 1, exact near 0 too."""
+    return _apply("expm1", x)
+
+
+def tanh(x: Any) -> Any:
+    """Hyperbolic tangent."""
+    return _apply("tanh", x)
+
+
+def sigmoid(x: Any) -> Any:
+    """1 / (1 + exp(-x)), the logistic function; overflows for no x.
+
+    0 where exp(-x) is inf: below -709.8, in float32 below -88.8.
+    """
+    return _apply("sigmoid", x)
+
+
+def softplus(x: Any) -> Any:
+    """log(1 + exp(x)) = max(x, 0) + log(1 + exp(-|x|)); overflows for no x.
+
+    Written with ``where``, not with ``maximum`` and ``abs``: those have corners at 0, and the
+    derivative of their sum would be wrong there.
+
+    >>> softplus(0.0) == log(2.0), softplus(1000.0), softplus(-1000.0)
+    (True, 1000.0, 0.0)
+    """
+    positive = x > 0
+    return log1p(exp(where(positive, -x, x))) + where(positive, x, 0.0)
 
 
 def abs(x: Any) -> Any:

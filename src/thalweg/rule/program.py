@@ -25,6 +25,7 @@ def number(x: Any) -> float:
 
 _PROLOGUE_NAMES: dict[str, Any] = {
     **{name: getattr(scalars, name) for name in ("divide", "power", "sqrt", "exp", "log")},
+    **{name: getattr(scalars, name) for name in ("log1p", "expm1", "tanh", "sigmoid")},
     **{name: getattr(scalars, name) for name in ("sign", "maximum", "minimum", "where")},
     "number": number,
     "invert": lambda x: not x,
@@ -165,42 +166,51 @@ def build(
     for k in range(last + 1):
         sums = tuple(r for r in reductions if r.args[0].stage == k)
         results = [r.args[0] for r in sums] if k < last else wanted
-        stages.append(_stage(results, tuple(outputs) if k == last else (), sums, states))
+        stores = tuple(outputs) if k == last else ()
+        stages.append(stage_of(results, stores, sums, ("p", "g", *states)))
 
     reduced = ordered([c for s in stages for c in s.constants if c.level is Level.REDUCED])
     direct = [c for s in stages for c in s.constants if c.level is Level.SCALAR]
     nested = [a for n in reduced if n.level is Level.REDUCED for a in n.args]
     constants = tuple(dict.fromkeys(direct + [a for a in nested if a.level is Level.SCALAR]))
     touched = {name for s in stages for name in s.operands}
-    source = _prologue_source(constants, scalar_outputs, guards, switches, inputs)
+    source, prologue, expected = prologue_of(constants, scalar_outputs, guards, switches, inputs)
     return Program(
         name=name,
         states=tuple(s for s in states if s in touched),
         stages=tuple(stages),
         scalar_outputs=tuple(scalar_outputs.items()),
         constants=constants,
-        guards=(*switches.values(), *guards.values()),
+        guards=expected,
         prologue_source=source,
-        prologue=compile_function(source, "prologue", _PROLOGUE_NAMES),
+        prologue=prologue,
     )
 
 
-def _stage(
+def stage_of(
     results: Sequence[Symbol],
-    stores: tuple[tuple[str, Symbol], ...],
-    reductions: tuple[Symbol, ...],
-    states: Sequence[str],
+    stores: Sequence[tuple[str, Symbol]],
+    reductions: Sequence[Symbol],
+    operands: Sequence[str],
 ) -> Stage:
+    """One pass that computes these results.
+
+    Args:
+        results: the nodes wanted.
+        stores: operands written, and the nodes whose values they take.
+        reductions: the ``reduce`` nodes to sum up.
+        operands: the order in which operands are loaded.
+    """
     nodes = [n for n in ordered(results, elements_only=True) if n.level is Level.ELEMENT]
     loaded = {n.detail for n in nodes if n.op == "load"}
     body = tuple(n for n in nodes if n.op != "load")
     taken = [a for n in body for a in n.args] + list(results)
     constants = [c for c in dict.fromkeys(taken) if c.level is not Level.ELEMENT]
     return Stage(
-        loads=tuple(name for name in ("p", "g", *states) if name in loaded),
+        loads=tuple(name for name in operands if name in loaded),
         body=body,
-        stores=stores,
-        reductions=reductions,
+        stores=tuple(stores),
+        reductions=tuple(reductions),
         constants=tuple(sorted(constants, key=lambda c: c.level)),
     )
 
@@ -241,6 +251,19 @@ def compile_function(source: str, name: str, names: Mapping[str, Any]) -> Callab
     exec(compile(source, f"<thalweg {name}>", "exec"), namespace)
     function: Callable[..., Any] = namespace[name]
     return function
+
+
+def prologue_of(
+    constants: Sequence[Symbol],
+    scalar_outputs: Mapping[str, Symbol],
+    guards: Mapping[Symbol, bool],
+    switches: Mapping[str, Any],
+    inputs: Mapping[str, str],
+) -> tuple[str, Callable[..., Any], tuple[Any, ...]]:
+    """The function that computes every scalar: its source, itself, and the guards it must find."""
+    source = _prologue_source(constants, scalar_outputs, guards, switches, inputs)
+    function = compile_function(source, "prologue", _PROLOGUE_NAMES)
+    return source, function, (*switches.values(), *guards.values())
 
 
 def _prologue_source(

@@ -48,6 +48,27 @@ def log(x: float) -> float:
     return -inf if x == 0 else nan
 
 
+def log1p(x: float) -> float:
+    if x > -1:
+        return math.log1p(x)
+    return -inf if x == -1 else nan
+
+
+def expm1(x: float) -> float:
+    try:
+        return math.expm1(x)
+    except OverflowError:
+        return inf
+
+
+def tanh(x: float) -> float:
+    return math.tanh(x)
+
+
+def sigmoid(x: float) -> float:
+    return 1 / (1 + exp(-x))
+
+
 def sign(x: float) -> float:
     return 1.0 if x > 0 else -1.0 if x < 0 else 0.0
 

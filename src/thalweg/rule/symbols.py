@@ -13,6 +13,8 @@ ELEMENT   ``p``, ``g`` or a state tensor                         in the kernel
 """
 
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from enum import IntEnum
 from pathlib import Path
 from types import FrameType
@@ -22,6 +24,7 @@ from thalweg.rule.operations import OPERATIONS
 
 _PACKAGE = str(Path(__file__).parent)
 Value = float | bool
+Rewrite = Callable[[str, "tuple[Symbol, ...]"], "Symbol | None"]
 
 
 class Level(IntEnum):
@@ -196,11 +199,33 @@ class Graph:
     def __init__(self) -> None:
         self._nodes: dict[tuple[Any, ...], Symbol] = {}
         self.guards: dict[Symbol, bool] = {}
+        self._rewrite: Rewrite | None = None
+        self._line: str | None = None
+
+    @contextmanager
+    def rewritten(self, rewrite: Rewrite) -> Iterator[None]:
+        """Within, an operation is first offered to ``rewrite``, which may have a node for it."""
+        before, self._rewrite = self._rewrite, rewrite
+        try:
+            yield
+        finally:
+            self._rewrite = before
+
+    @contextmanager
+    def at_line(self, line: str) -> Iterator[None]:
+        """Within, new nodes are said to come from this line of the rule."""
+        before, self._line = self._line, line
+        try:
+            yield
+        finally:
+            self._line = before
 
     def record(self, op: str, *args: Any) -> Symbol:
         """The node for an operation on symbols and Python numbers."""
         symbols = tuple(self._lift(a) for a in args)
         _check_kinds(op, symbols)
+        if self._rewrite and (known := self._rewrite(op, symbols)) is not None:
+            return known
         level = max(s.level for s in symbols)
         stage = max(s.stage for s in symbols)
         if op == "power" and level is Level.ELEMENT:
@@ -262,7 +287,7 @@ class Graph:
         key = (op, tuple(id(a) for a in args), type(detail), repr(detail))
         node = self._nodes.get(key)
         if node is None:
-            node = Symbol(self, op, args, detail, level, stage, value, _rule_line())
+            node = Symbol(self, op, args, detail, level, stage, value, self._line or _rule_line())
             self._nodes[key] = node
         return node
 
