@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 import thalweg
-from benchmarks import averages, lbfgs
+from benchmarks import averages, lbfgs, losses
 from benchmarks.startup import startup
 from benchmarks.steps import OPTIMIZERS, SHAPES, Row, measure
 
@@ -23,9 +23,7 @@ def main() -> None:
     parser.add_argument("--optimizers", nargs="*", choices=names, metavar="NAME")
     parser.add_argument("--cases", nargs="*", choices=list(SHAPES), default=list(SHAPES))
     parser.add_argument("--rounds", type=int, default=0, help="0: as many as the case deserves")
-    parser.add_argument(
-        "--steps-only", action="store_true", help="leave start-up, LBFGS and averages out"
-    )
+    parser.add_argument("--steps-only", action="store_true", help="leave all but the steps out")
     parser.add_argument("--out", type=Path, help="write the figures to this JSON file")
     options = parser.parse_args()
     console = Console(width=100)
@@ -48,6 +46,7 @@ def main() -> None:
             console.print(f"{what}: {seconds:.2f} s")
         results["lbfgs"] = lbfgs.main()
         results["averages"] = averages.main()
+        results["losses"] = losses.main()
     if options.out:
         options.out.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from thalweg.engine.elementwise import Pass
-from thalweg.rule.formula import EACH, SUM, Formula
+from thalweg.rule.formula import EACH, FACTOR, SUM, Formula
 
 SIZES = [0, 1, 2, 63, 4095, 4096, 4097, 16384, 16385, 100_003]
 
@@ -19,11 +19,11 @@ def product(x: Any, y: Any, h: Any) -> Any:
 def run(
     x: torch.Tensor, y: torch.Tensor, wanted: tuple[str, ...] = ("x",)
 ) -> tuple[float, list[torch.Tensor]]:
-    options = {"factor": 0.5, "scale": 4.0}
+    options = {"factor": 0.5, FACTOR: 4.0}
     program = Formula(product).program(SUM, options, ["x", "y"], wanted)
     operands = {"x": x, "y": y}
     written = [torch.empty_like(operands[name]) for name in wanted]
-    operands |= {f"d_{name}": tensor for name, tensor in zip(wanted, written, strict=True)}
+    operands |= {f"_d_{name}": tensor for name, tensor in zip(wanted, written, strict=True)}
     tensors = [operands[name] for name in program.operands]
     constants = program.scalars(options)
     assert constants is not None
@@ -71,7 +71,7 @@ def test_the_sum_does_not_depend_on_threads() -> None:
 def test_values_alone() -> None:
     program = Formula(product).program(EACH, {"factor": 2.0}, ["x", "y"])
     x, y, value = torch.arange(5.0), torch.ones(5), torch.empty(5)
-    tensors = {"x": x, "y": y, "value": value}
+    tensors = {"x": x, "y": y, "_value": value}
     constants = program.scalars({"factor": 2.0})
     assert constants is not None
     kernel = Pass(program, [torch.float32] * len(program.operands))

@@ -6,9 +6,9 @@ each element:
 >>> def squared_error(x, y, h):
 ...     return (x - y) * (x - y)
 >>> formula = Formula(squared_error)
->>> program = formula.program("sum", {"scale": 1.0}, ["x", "y"], wanted=["x"])
+>>> program = formula.program(SUM, {FACTOR: 1.0}, ["x", "y"], wanted=["x"])
 >>> program.stage.loads, [name for name, _ in program.stage.stores]
-(('x', 'y'), ['d_x'])
+(('x', 'y'), ['_d_x'])
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -22,7 +22,8 @@ from thalweg.rule.tracer import TracedHyperparameters
 
 # What a program does with the elements' values and derivatives.
 SUM, EACH, BACKWARD = "sum", "each", "backward"
-UPSTREAM = "upstream"  # the operand that holds what comes from above, in BACKWARD
+UPSTREAM = "_upstream"  # the operand that holds what comes from above, in BACKWARD
+FACTOR = "_factor"  # the option that every derivative is multiplied by, in SUM
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,11 +76,11 @@ class Formula:
 
         Args:
             kind: ``"sum"`` sums the values up and stores the derivatives by the operands wanted,
-                each times the option ``scale``; ``"each"`` stores the values; ``"backward"`` stores
-                the derivatives times the operand ``upstream``.
+                each times the option ``FACTOR``; ``"each"`` stores the values; ``"backward"`` stores
+                the derivatives times the operand ``_upstream``.
             options: what ``h`` holds.
             operands: the operands given.
-            wanted: the operands to differentiate by; stored as ``d_`` and their name.
+            wanted: the operands to differentiate by; stored as ``_d_`` and their name.
         """
         programs = self._programs.setdefault((kind, *operands, None, *wanted), [])
         for program in programs:
@@ -99,11 +100,11 @@ class Formula:
         by = gradients(value, [loads[name] for name in wanted])
         sums: tuple[Symbol, ...] = ()
         if kind == EACH:
-            stores = [("value", value)]
+            stores = [("_value", value)]
         else:
-            factor = graph.load(UPSTREAM) if kind == BACKWARD else h.scale
+            factor = graph.load(UPSTREAM) if kind == BACKWARD else getattr(h, FACTOR)
             with graph.rewritten(simplified):
-                stores = [(f"d_{n}", g * factor) for n, g in zip(wanted, by, strict=True)]
+                stores = [(f"_d_{n}", g * factor) for n, g in zip(wanted, by, strict=True)]
         if kind == SUM:
             sums = (graph.reduce(value, "tensor"),)
         order = (*operands, UPSTREAM)
