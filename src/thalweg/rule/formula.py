@@ -76,8 +76,8 @@ class Formula:
 
         Args:
             kind: ``"sum"`` sums the values up and stores the derivatives by the operands wanted,
-                each times the option ``FACTOR``; ``"each"`` stores the values; ``"backward"`` stores
-                the derivatives times the operand ``_upstream``.
+                each times the option ``FACTOR``; ``"each"`` stores the values; ``"backward"``
+                stores the derivatives times the operand ``_upstream``.
             options: what ``h`` holds.
             operands: the operands given.
             wanted: the operands to differentiate by; stored as ``_d_`` and their name.
