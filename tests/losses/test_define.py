@@ -80,3 +80,14 @@ def test_operands_broadcast() -> None:
 def test_bad_input(call: Any, kind: type[Exception], message: str) -> None:
     with pytest.raises(kind, match=message):
         call(torch.ones(2))
+
+
+def test_a_switch_and_the_number_that_equals_it() -> None:
+    @loss(power=True)
+    def either(x: Any, y: Any, h: Any) -> Any:
+        return (x - y) ** 2 if h.power is True else abs(x - y) * h.power
+
+    x, y = torch.tensor([3.0]), torch.tensor([1.0])
+    assert either(x, y).item() == 4.0
+    assert either(x, y, power=1.0).item() == 2.0
+    assert either(x, y, power=True).item() == 4.0

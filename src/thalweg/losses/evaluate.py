@@ -51,8 +51,24 @@ class _Ready:
         return self._pass.run([tensors[k] for k in self._places], self._constants)
 
 
+def _ready(
+    formula: Formula,
+    kind: str,
+    names: tuple[str, ...],
+    wanted: tuple[str, ...],
+    values: Tensors,
+    options: Items,
+) -> _Ready:
+    dtypes = tuple([v.dtype for v in values])
+    # True and 1.0 are equal, and one is a switch, the other a number.
+    kinds = tuple([type(value) for _, value in options])
+    return _found(kinds, formula, kind, names, wanted, dtypes, options)
+
+
 # Many options (a scale for each batch size, say) make many of these; each holds little.
-_ready = lru_cache(maxsize=1024)(_Ready)
+@lru_cache(maxsize=1024)
+def _found(kinds: tuple[type, ...], *rest: Any) -> _Ready:
+    return _Ready(*rest)
 
 
 def evaluate(
@@ -216,8 +232,7 @@ def _prepared(
         torch.empty_like(v) if need else None for v, need in zip(values, needed, strict=True)
     ]
     wanted = tuple([name for name, need in zip(names, needed, strict=True) if need])
-    dtypes = tuple([v.dtype for v in values])
-    ready = _ready(formula, kind, names, wanted, dtypes, options)
+    ready = _ready(formula, kind, names, wanted, values, options)
     return gradients, [g for g in gradients if g is not None], ready
 
 
@@ -237,8 +252,7 @@ class _Each(torch.autograd.Function):
         ctx.formula, ctx.options, ctx.names = formula, options, names
         ctx.save_for_backward(*values)
         result = torch.empty_like(values[0])
-        dtypes = tuple([v.dtype for v in values])
-        _ready(formula, EACH, names, (), dtypes, options).run(*values, result)
+        _ready(formula, EACH, names, (), values, options).run(*values, result)
         return result
 
     @staticmethod

@@ -23,11 +23,17 @@ def number(x: Any) -> float:
     return float(x.detach() if isinstance(x, torch.Tensor) else x)
 
 
+def switch(x: Any) -> tuple[type, Any]:
+    """An option that is no number, as a guard: True and 1.0 are equal, and not the same switch."""
+    return type(x), x
+
+
 _PROLOGUE_NAMES: dict[str, Any] = {
     **{name: getattr(scalars, name) for name in ("divide", "power", "sqrt", "exp", "log")},
     **{name: getattr(scalars, name) for name in ("log1p", "expm1", "tanh", "sigmoid")},
     **{name: getattr(scalars, name) for name in ("sign", "maximum", "minimum", "where")},
     "number": number,
+    "switch": switch,
     "invert": lambda x: not x,
     "nan": scalars.nan,
     "inf": scalars.inf,

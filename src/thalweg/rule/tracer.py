@@ -4,7 +4,7 @@ import difflib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from thalweg.rule.program import Program, build, number
+from thalweg.rule.program import Program, build, number, switch
 from thalweg.rule.symbols import Graph, Level, Symbol
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class TracedHyperparameters:
             self._switches[f"len(h[{key!r}])"] = len(value)
             return tuple(getattr(self, item_name(key, i)) for i in range(len(value)))
         if isinstance(value, (bool, str)) or value is None:
-            self._switches[f"h[{key!r}]"] = value
+            self._switches[f"switch(h[{key!r}])"] = switch(value)
             return value
         source = f"number(h[{key!r}])" if index is None else f"number(h[{key!r}][{index}])"
         return self._number(f"h.{name}", source, number(value))
