@@ -106,7 +106,8 @@ def binary_cross_entropy(
         input: probabilities, in [0, 1], of any shape.
         target: 0, 1 or a probability, in [0, 1], of the same shape.
         weight: the factor of each element; it broadcasts to the input's shape.
-        size_average, reduce: deprecated, in favour of reduction.
+        size_average: deprecated, in favour of reduction.
+        reduce: likewise.
         reduction: "none", "mean" (over the elements) or "sum".
 
     Raises:
@@ -152,7 +153,8 @@ class BCELoss(WeightedLoss):
 
     Args:
         weight: the factor of each element, a buffer; it broadcasts.
-        size_average, reduce: deprecated, in favour of reduction.
+        size_average: deprecated, in favour of reduction.
+        reduce: likewise.
         reduction: "none", "mean" or "sum".
 
     >>> BCELoss()(torch.tensor([0.5, 1.0]), torch.tensor([1.0, 1.0]))
@@ -185,7 +187,8 @@ def binary_cross_entropy_with_logits(
         input: logits, of any shape.
         target: 0, 1 or a probability, of the same shape.
         weight: the factor of each element; it broadcasts.
-        size_average, reduce: deprecated, in favour of reduction.
+        size_average: deprecated, in favour of reduction.
+        reduce: likewise.
         reduction: "none", "mean" (over the elements) or "sum".
         pos_weight: the factor of the positive part, for each class say; it broadcasts.
 
@@ -221,7 +224,8 @@ class BCEWithLogitsLoss(Loss):
 
     Args:
         weight: the factor of each element, a buffer; it broadcasts.
-        size_average, reduce: deprecated, in favour of reduction.
+        size_average: deprecated, in favour of reduction.
+        reduce: likewise.
         reduction: "none", "mean" or "sum".
         pos_weight: the factor of the positive part, a buffer; it broadcasts.
 
@@ -270,7 +274,8 @@ def multilabel_soft_margin_loss(
         input: logits, [*, C].
         target: 0 or 1, [*, C].
         weight: the factor of each class, [C] or what broadcasts.
-        size_average, reduce: deprecated, in favour of reduction.
+        size_average: deprecated, in favour of reduction.
+        reduce: likewise.
         reduction: of the samples' losses: "none" (gives [*]), "mean" or "sum".
 
     Raises:
@@ -303,7 +308,8 @@ class MultiLabelSoftMarginLoss(WeightedLoss):
 
     Args:
         weight: the factor of each class, a buffer.
-        size_average, reduce: deprecated, in favour of reduction.
+        size_average: deprecated, in favour of reduction.
+        reduce: likewise.
         reduction: "none", "mean" or "sum".
 
     >>> MultiLabelSoftMarginLoss()(torch.zeros(2, 3), torch.ones(2, 3))

@@ -74,7 +74,8 @@ def poisson_nll_loss(
         target: the counts, of the same shape, or what broadcasts.
         log_input: the input is the logarithm of the mean.
         full: add Stirling's term.
-        size_average, reduce: deprecated, in favour of reduction.
+        size_average: deprecated, in favour of reduction.
+        reduce: likewise.
         eps: keeps the logarithm away from 0, >= 0; without log_input.
         reduction: "none", "mean" or "sum".
 
@@ -105,7 +106,8 @@ class PoissonNLLLoss(Loss):
     Args:
         log_input: the input is the logarithm of the mean.
         full: add Stirling's term.
-        size_average, reduce: deprecated, in favour of reduction.
+        size_average: deprecated, in favour of reduction.
+        reduce: likewise.
         eps: keeps the logarithm away from 0, >= 0; without log_input.
         reduction: "none", "mean" or "sum".
 
@@ -253,7 +255,8 @@ def kl_div(
     Args:
         input: logarithms of probabilities, of any shape.
         target: probabilities, or their logarithms, of the same shape, or what broadcasts.
-        size_average, reduce: deprecated, in favour of reduction.
+        size_average: deprecated, in favour of reduction.
+        reduce: likewise.
         reduction: "none", "batchmean", "mean" or "sum".
         log_target: the target holds logarithms.
 
@@ -292,7 +295,8 @@ class KLDivLoss(Loss):
     """The Kullback-Leibler divergence; see :func:`kl_div`.
 
     Args:
-        size_average, reduce: deprecated, in favour of reduction.
+        size_average: deprecated, in favour of reduction.
+        reduce: likewise.
         reduction: "none", "batchmean", "mean" or "sum".
         log_target: the target holds logarithms.
 

@@ -58,7 +58,8 @@ def soft_margin_loss(
     Args:
         input: scores, of any shape.
         target: -1 or 1, of the same shape, or what broadcasts.
-        size_average, reduce: deprecated, in favour of reduction.
+        size_average: deprecated, in favour of reduction.
+        reduce: likewise.
         reduction: "none", "mean" or "sum".
 
     Raises:
@@ -80,7 +81,8 @@ class SoftMarginLoss(Loss):
     """The logistic loss of a sign; see :func:`soft_margin_loss`.
 
     Args:
-        size_average, reduce: deprecated, in favour of reduction.
+        size_average: deprecated, in favour of reduction.
+        reduce: likewise.
         reduction: "none", "mean" or "sum".
 
     >>> SoftMarginLoss()(torch.zeros(3), torch.ones(3))
@@ -158,7 +160,8 @@ def hinge_embedding_loss(
         input: distances, of any shape.
         target: -1 or 1, of the same shape, or what broadcasts. Any other value counts both ways.
         margin: the distance that is far enough.
-        size_average, reduce: deprecated, in favour of reduction.
+        size_average: deprecated, in favour of reduction.
+        reduce: likewise.
         reduction: "none", "mean" or "sum".
 
     Raises:
@@ -185,7 +188,8 @@ class HingeEmbeddingLoss(Loss):
 
     Args:
         margin: the distance that is far enough.
-        size_average, reduce: deprecated, in favour of reduction.
+        size_average: deprecated, in favour of reduction.
+        reduce: likewise.
         reduction: "none", "mean" or "sum".
 
     >>> HingeEmbeddingLoss()(torch.tensor([0.25, 0.25]), torch.tensor([1, -1]))
@@ -222,10 +226,12 @@ def margin_ranking_loss(
         max(0, margin - target * (input1 - input2))
 
     Args:
-        input1, input2: scores, of any shape, with as many dimensions as the target.
+        input1: scores, of any shape, with as many dimensions as the target.
+        input2: likewise.
         target: 1 where input1 should be the larger, -1 where input2 should.
         margin: by how much.
-        size_average, reduce: deprecated, in favour of reduction.
+        size_average: deprecated, in favour of reduction.
+        reduce: likewise.
         reduction: "none", "mean" or "sum".
 
     Raises:
@@ -259,7 +265,8 @@ class MarginRankingLoss(Loss):
 
     Args:
         margin: by how much one should be the larger.
-        size_average, reduce: deprecated, in favour of reduction.
+        size_average: deprecated, in favour of reduction.
+        reduce: likewise.
         reduction: "none", "mean" or "sum".
 
     >>> MarginRankingLoss()(torch.tensor([1.0]), torch.tensor([3.0]), torch.tensor([1.0]))

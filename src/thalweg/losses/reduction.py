@@ -137,7 +137,8 @@ class Loss(torch.nn.Module):
     """A loss as a module: it holds the reduction.
 
     Args:
-        size_average, reduce: deprecated, in favour of reduction.
+        size_average: deprecated, in favour of reduction.
+        reduce: likewise.
         reduction: "none", "mean" or "sum"; checked when the module is called.
     """
 
@@ -160,7 +161,9 @@ class WeightedLoss(Loss):
 
     Args:
         weight: the factor of each element; it broadcasts.
-        size_average, reduce, reduction: see :class:`Loss`.
+        size_average: see :class:`Loss`.
+        reduce: likewise.
+        reduction: likewise.
     """
 
     weight: torch.Tensor | None

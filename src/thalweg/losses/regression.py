@@ -106,7 +106,8 @@ def l1_loss(
     Args:
         input: predictions, of any shape; complex ones too.
         target: what they should be, of the same shape (another one broadcasts, with a warning).
-        size_average, reduce: deprecated, in favour of reduction.
+        size_average: deprecated, in favour of reduction.
+        reduce: likewise.
         reduction: "none", "mean" or "sum".
         weight: the factor of each element, of the input's shape; 1 by default.
 
@@ -131,7 +132,8 @@ class L1Loss(Loss):
     """The absolute error; see :func:`l1_loss`.
 
     Args:
-        size_average, reduce: deprecated, in favour of reduction.
+        size_average: deprecated, in favour of reduction.
+        reduce: likewise.
         reduction: "none", "mean" or "sum".
 
     >>> L1Loss()(torch.tensor([1.0, 5.0]), torch.tensor([2.0, 2.0]))
@@ -159,7 +161,8 @@ def mse_loss(
     Args:
         input: predictions, of any shape.
         target: what they should be, of the same shape (another one broadcasts, with a warning).
-        size_average, reduce: deprecated, in favour of reduction.
+        size_average: deprecated, in favour of reduction.
+        reduce: likewise.
         reduction: "none", "mean" or "sum".
         weight: the factor of each element, of the input's shape; 1 by default.
 
@@ -182,7 +185,8 @@ class MSELoss(Loss):
     """The squared error; see :func:`mse_loss`.
 
     Args:
-        size_average, reduce: deprecated, in favour of reduction.
+        size_average: deprecated, in favour of reduction.
+        reduce: likewise.
         reduction: "none", "mean" or "sum".
 
     >>> MSELoss(reduction="sum")(torch.tensor([1.0, 5.0]), torch.tensor([2.0, 2.0]))
@@ -212,7 +216,8 @@ def smooth_l1_loss(
     Args:
         input: predictions, of any shape.
         target: what they should be, of the same shape (another one broadcasts, with a warning).
-        size_average, reduce: deprecated, in favour of reduction.
+        size_average: deprecated, in favour of reduction.
+        reduce: likewise.
         reduction: "none", "mean" or "sum".
         beta: where the two meet, >= 0; with 0 this is :func:`l1_loss`.
 
@@ -239,7 +244,8 @@ class SmoothL1Loss(Loss):
     """The absolute error without its corner; see :func:`smooth_l1_loss`.
 
     Args:
-        size_average, reduce: deprecated, in favour of reduction.
+        size_average: deprecated, in favour of reduction.
+        reduce: likewise.
         reduction: "none", "mean" or "sum".
         beta: where parabola and lines meet, >= 0; checked when the module is called.
 
