@@ -23,6 +23,7 @@ TICKET, SPANS, SPAN_COUNT, CHUNKS, ADDRESSES, TENSORS, ROWS, CONSTANTS, WIDTH, P
 )
 ARGUMENTS = 11
 
+SHORT = 6  # operations that are not worth a second loop over their results
 BLOCK = 4096  # elements that share one partial sum; fixed, so that sums do not depend on chunks
 
 _SPELLED = {
@@ -76,7 +77,9 @@ from thalweg.engine.intrinsics import (
     float32_of_bf16,
     float32_of_fp16,
     float32_pointer,
+    float32_scratch,
     float64_pointer,
+    float64_scratch,
     fp16_of_float32,
     int64_pointer,
     take,
@@ -205,15 +208,26 @@ def _kernel_source(
     if not stage.reductions:
         body = [*setup, "for i in range(count):", *_indented(loop)]
     else:
-        sums = [f"sum{r}" for r in range(len(stage.reductions))]
-        for name, node in zip(sums, stage.reductions, strict=True):
-            loop.append(f"{name} = add_in_any_order({name}, float64({name_of(node.args[0])}))")
+        # A float64 sum in the loop halves the lanes of all that it computes in float32: where that
+        # is much, values are kept for a block and summed in a loop of their own.
+        apart = len(stage.body) > SHORT
+        numbers = range(len(stage.reductions))
+        summing = []
+        for r, node in zip(numbers, stage.reductions, strict=True):
+            value = name_of(node.args[0])
+            if apart:
+                loop.append(f"values{r}[i - first] = {value}")
+                setup.append(f"values{r} = {compute}_scratch({BLOCK})")
+                value = f"values{r}[i]"
+            summing.append(f"sum{r} = add_in_any_order(sum{r}, float64({value}))")
         block = [
-            *(f"{name} = float64(0.0)" for name in sums),
+            *(f"sum{r} = float64(0.0)" for r in numbers),
             f"end = first + {BLOCK}",
-            "for i in range(first, end if end < count else count):",
-            *_indented(loop),
-            *(f"partials[{r} * blocks + block] = {name}" for r, name in enumerate(sums)),
+            "end = end if end < count else count",
+            "for i in range(first, end):",
+            *_indented(loop if apart else loop + summing),
+            *(["for i in range(end - first):", *_indented(summing)] if apart else []),
+            *(f"partials[{r} * blocks + block] = sum{r}" for r in numbers),
             "block += 1",
         ]
         setup.append("block = chunks[4 * chunk + 3]")

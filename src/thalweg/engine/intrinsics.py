@@ -5,6 +5,7 @@ from typing import Any
 
 from llvmlite import ir
 from numba import extending, types
+from numba.core import cgutils
 
 # Numba's own type would have callers pass the typing context, which its compiler does.
 intrinsic: Callable[[Any], Any] = extending.intrinsic
@@ -120,6 +121,25 @@ def fp16_of_float32(typing_context: Any, x: Any) -> Any:
         return builder.bitcast(builder.fptrunc(args[0], _HALF), _I16)
 
     return types.uint16(types.float32), codegen
+
+
+def _scratch_of(element: Any) -> Any:
+    @extending.intrinsic(prefer_literal=True)
+    def scratch(typing_context: Any, count: Any) -> Any:
+        """Room for so many numbers (a literal) on the thread's own stack."""
+
+        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            kind = context.get_value_type(element)
+            size = ir.Constant(_I64, count.literal_value)
+            return cgutils.alloca_once(builder, kind, size=size)  # type: ignore[no-untyped-call]
+
+        return types.CPointer(element)(count), codegen  # type: ignore[no-untyped-call]
+
+    return scratch
+
+
+float32_scratch = _scratch_of(types.float32)
+float64_scratch = _scratch_of(types.float64)
 
 
 _FRACTION = ir.Constant(_I32, 0x7FFFFF)
