@@ -389,17 +389,27 @@ def per_group(owner: str, name: str, optimizer: torch.optim.Optimizer, value: An
     return [copied(item) for item in value]
 
 
-def set_option(group: dict[str, Any], name: str, value: Rate) -> None:
-    """Set a number of a group; one that is a Tensor is filled, and stays the same object."""
+def set_option(group: dict[str, Any], name: str, value: Any) -> None:
+    """Set a number or a tuple of a group; a Tensor is filled, and stays the same object."""
     present = group[name]
     if isinstance(present, torch.Tensor):
-        with torch.no_grad():
-            present.fill_(number(value))
+        _fill(present, value)
+    elif isinstance(present, (tuple, list)) and any(isinstance(x, torch.Tensor) for x in present):
+        for held, new in zip(present, value, strict=True):
+            _fill(held, new)
     else:
         group[name] = number(value) if isinstance(value, torch.Tensor) else value
 
 
+def _fill(held: torch.Tensor, value: Rate) -> None:
+    with torch.no_grad():
+        held.fill_(number(value))
+
+
 def copied(value: Any) -> Any:
+    """The value, sharing no tensor with this one."""
+    if isinstance(value, tuple):
+        return tuple(copied(item) for item in value)
     return value.detach().clone() if isinstance(value, torch.Tensor) else value
 
 

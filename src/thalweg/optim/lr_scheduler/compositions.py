@@ -65,10 +65,22 @@ class Composition(LRScheduler):
         self._schedulers = list(parts)
         self.optimizer = owner
 
+    def step(self, epoch: float | None = None) -> None:
+        """Go on to the next epoch, or to this one, and set its rates.
+
+        Args:
+            epoch: the epoch; None for the next.
+
+        Raises:
+            ValueError: an epoch is given to a ChainedScheduler, and a part is no function of it.
+        """
+        self._check_epoch(self.last_epoch + 1 if epoch is None else epoch)
+        self._advance(epoch)
+
     def _advance(self, epoch: float | None) -> None:
         groups = self.optimizer.param_groups
         members = [(member, dict(member.__dict__)) for member in self._members()]
-        options = [{key: copied(value) for key, value in group.items()} for group in groups]
+        options = [{k: copied(v) for k, v in group.items() if k != "params"} for group in groups]
         try:
             super()._advance(epoch)
         except BaseException:  # no part goes on alone
@@ -77,10 +89,7 @@ class Composition(LRScheduler):
                 member.__dict__.update(before)
             for group, kept in zip(groups, options, strict=True):
                 for key, value in kept.items():
-                    if isinstance(value, torch.Tensor):
-                        group[key].copy_(value)
-                    else:
-                        group[key] = value
+                    set_option(group, key, value)
             raise
 
     def _members(self) -> Iterator[Any]:
@@ -224,15 +233,6 @@ class SequentialLR(Composition):
         self.last_epoch = 0
         self._last_lr = self._rates_now()
 
-    def step(self, epoch: float | None = None) -> None:
-        """Go on to the next epoch, or to this one, and set its rates.
-
-        Args:
-            epoch: the epoch; None for the next.
-        """
-        self._check_epoch(self.last_epoch + 1 if epoch is None else epoch)
-        self._advance(epoch)
-
     def _update_lr(self, epoch: float | None = None) -> None:
         t = self.last_epoch + 1 if epoch is None else epoch
         part, start = self._active(t)
@@ -329,18 +329,6 @@ class ChainedScheduler(Composition):
             self._begin_anew(part)
         self.last_epoch = 0
         self._last_lr = self._rates_now()
-
-    def step(self, epoch: float | None = None) -> None:
-        """Step each part, or take each to this epoch.
-
-        Args:
-            epoch: the epoch; None for the next.
-
-        Raises:
-            ValueError: an epoch is given, and a part is no function of it.
-        """
-        self._check_epoch(self.last_epoch + 1 if epoch is None else epoch)
-        self._advance(epoch)
 
     def _update_lr(self, epoch: float | None = None) -> None:
         if epoch is None:

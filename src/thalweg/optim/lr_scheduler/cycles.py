@@ -53,12 +53,10 @@ class _CyclesMomentum(Scheduled):
             self._set_momentum(group, self.momentum_schedule(k)(self.last_epoch))
 
     def _set_momentum(self, group: dict[str, Any], value: float) -> None:
-        if not self.use_beta1:
-            set_option(group, "momentum", value)
-        elif isinstance(group["betas"][0], torch.Tensor):
-            group["betas"][0].fill_(value)
+        if self.use_beta1:
+            set_option(group, "betas", (value, *group["betas"][1:]))
         else:
-            group["betas"] = (value, *group["betas"][1:])
+            set_option(group, "momentum", value)
 
     def _begin_momenta(
         self, optimizer: torch.optim.Optimizer, base: Sequence[float], highest: Sequence[float]

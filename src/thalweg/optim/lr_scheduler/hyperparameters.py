@@ -99,7 +99,7 @@ class ScheduledHyperparameters(LRScheduler):
         new = self._values_at(self.optimizer, self.last_epoch)
         for group, values in zip(self.optimizer.param_groups, new, strict=True):
             for name in values:
-                _set(group, name, values[name])
+                set_option(group, name, values[name])
         self._last_lr = self._rates_now()
 
     def _values_at(self, optimizer: torch.optim.Optimizer, t: float) -> list[dict[str, Any]]:
@@ -176,12 +176,3 @@ def _evaluated(plan: Any, present: Any, t: float) -> Any:
         pairs: Sequence[Any] = list(zip(plan, present, strict=True))
         return tuple(_evaluated(own, value, t) for own, value in pairs)
     return present if plan is None else like(present, plan(t))
-
-
-def _set(group: dict[str, Any], name: str, value: Any) -> None:
-    present = group[name]
-    if isinstance(present, (tuple, list)) and any(isinstance(x, torch.Tensor) for x in present):
-        for held, new in zip(present, value, strict=True):
-            held.fill_(new)
-    else:
-        set_option(group, name, value)
