@@ -105,6 +105,10 @@ def work(arguments):
         span = take(arguments)
 
 
+"""
+
+# How any source that defines ``work(arguments)`` is compiled.
+ENTRY = """\
 kernel = cfunc("void(int64)", error_model="numpy")(work)
 
 
@@ -233,11 +237,12 @@ def _kernel_source(
         setup.append("block = chunks[4 * chunk + 3]")
         body = [*setup, f"for first in range(0, count, {BLOCK}):", *_indented(block)]
     partials = f"    partials, blocks = float64_pointer(a[{PARTIALS}]), a[{BLOCKS}]\n"
-    return _WORK.format(
+    work = _WORK.format(
         compute=compute,
         partials=partials if stage.reductions else "",
         body="\n".join(_indented(body, 12)),
     )
+    return work + ENTRY
 
 
 def _indented(lines: list[str], by: int = 4) -> list[str]:
