@@ -39,6 +39,18 @@ def _signs(n: int) -> tuple[torch.Tensor, ...]:
     return torch.randn(n), torch.randint(0, 2, (n,)).float() * 2 - 1
 
 
+def _focal(input: torch.Tensor, target: torch.Tensor, reduction: str) -> torch.Tensor:
+    """The focal loss of Lin et al. in torch's operations, which has none of its own."""
+    entropy = theirs.binary_cross_entropy_with_logits(input, target, reduction="none")
+    p = torch.sigmoid(input)
+    missed = p * (1 - target) + (1 - p) * target
+    alpha = 0.25 * target + 0.75 * (1 - target)
+    value = alpha * entropy * missed**2
+    return value.mean() if reduction == "mean" else value
+
+
+REFERENCES = {"sigmoid_focal_loss": _focal}
+
 # Function, how its inputs are made, and the ratio to torch that 8 M elements should at least have.
 LOSSES: list[tuple[str, Make, float]] = [
     ("mse_loss", _logits, 3),
@@ -51,6 +63,7 @@ LOSSES: list[tuple[str, Make, float]] = [
     ("gaussian_nll_loss", _with_variance, 5),
     ("kl_div", _probabilities, 5),
     ("soft_margin_loss", _signs, 5),
+    ("sigmoid_focal_loss", _logits, 5),
 ]
 # Elements, how often in a row, rounds; the ratio wanted where it is not the loss's own.
 SIZES = [(1, 200, 9, 0.5), (64, 200, 9, 0.5), (4096, 200, 9, 1.0), (8_000_000, 1, 9, None)]
@@ -81,11 +94,12 @@ def measure() -> Iterator[Row]:
             def step(function: Any, x: torch.Tensor = x, rest: Any = rest) -> Callable[[], None]:
                 def run() -> None:
                     x.grad = None
-                    function(x, *rest).backward()
+                    function(x, *rest, reduction="mean").backward()
 
                 return run
 
-            steps = [step(getattr(module, name)) for module in (ours, theirs)]
+            other_function = REFERENCES.get(name) or getattr(theirs, name)
+            steps = [step(getattr(ours, name)), step(other_function)]
             mine, other = timed(steps, rounds, repeats)
             yield Row(
                 name,

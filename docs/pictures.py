@@ -1,4 +1,4 @@
-"""Pictures of every schedule and scheduler for the documentation, into docs/pictures/.
+"""Pictures of every schedule, scheduler and loss for the documentation, into docs/pictures/.
 
     python docs/pictures.py
 
@@ -6,14 +6,14 @@ Each is drawn by the package itself, from the expression in its title. The build
 documentation draws them first, so what a page shows is what this version computes.
 """
 
-import io
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import matplotlib
+import loss_pictures
 import torch
+from drawing import LINES, legend, titled, write
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -22,28 +22,6 @@ from thalweg import schedules
 from thalweg.optim import lr_scheduler
 
 FOLDER = Path(__file__).parent / "pictures"
-SIZE = (4.4, 2.5)  # inches
-INK, LINES = "#4d4d4d", ("#1b6e8c", "#cc7a29", "#7d6ba0")
-STYLE: dict[str, Any] = {
-    "font.family": "DejaVu Sans",
-    "font.size": 9,
-    "savefig.facecolor": "#fcfcfc",  # the page's
-    "axes.facecolor": "#fcfcfc",
-    "axes.edgecolor": "#9a9a9a",
-    "axes.labelcolor": INK,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": "#e8e8e8",
-    "grid.linewidth": 0.8,
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "legend.frameon": False,
-    "legend.labelcolor": INK,
-    "lines.linewidth": 1.5,
-    "svg.hashsalt": "thalweg",  # the same picture is the same file
-}
 
 
 @dataclass(frozen=True)
@@ -201,12 +179,10 @@ def draw_scheduler(picture: Picture) -> Figure:
 
 def blank(picture: Picture, quantities: list[str]) -> tuple[Figure, list[Axes]]:
     """A figure with the title and one panel for each quantity, the first one the largest."""
-    figure = Figure(figsize=SIZE, layout="constrained")
+    figure = titled(picture.title)
     ratios = [3] + [2] * (len(quantities) - 1)
     grid = figure.subplots(len(quantities), sharex=True, squeeze=False, height_ratios=ratios)
     panels: list[Axes] = list(grid[:, 0])
-    title = {"fontfamily": "DejaVu Sans Mono", "fontsize": 7, "color": "#222222"}
-    figure.suptitle(picture.title, x=0.01, horizontalalignment="left", **title)
     for axes, quantity in zip(panels, quantities, strict=True):
         axes.set_prop_cycle(color=LINES)
         axes.set_xlim(0, picture.steps)
@@ -222,8 +198,7 @@ def finish(picture: Picture, axes: Axes, label: str) -> None:
     for line, word in zip(axes.lines, picture.words, strict=False):
         line.set_label(word.strip('"'))
     if picture.words:
-        above = {"loc": "lower left", "bbox_to_anchor": (0, 1), "borderaxespad": 0.2}
-        axes.legend(**above, ncols=3, handlelength=1.4, columnspacing=1.4)
+        legend(axes)
 
 
 def all_pictures() -> Iterable[tuple[str, Figure]]:
@@ -232,23 +207,13 @@ def all_pictures() -> Iterable[tuple[str, Figure]]:
         yield name, draw_schedule(picture)
     for name, picture in SCHEDULERS.items():
         yield name, draw_scheduler(picture)
+    for name, shown in loss_pictures.LOSSES.items():
+        yield name, loss_pictures.draw(shown)
 
 
 def main(folder: Path = FOLDER) -> None:
-    """Draw all into a folder; a file that is right already is left alone, others go."""
-    folder.mkdir(exist_ok=True)
-    kept = set()
-    with matplotlib.rc_context(STYLE):
-        for name, figure in all_pictures():
-            text = io.StringIO()
-            figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
-            path = folder / f"{name}.svg"
-            # `mkdocs serve` builds again when a file changes.
-            if not path.exists() or path.read_text(encoding="utf-8") != text.getvalue():
-                path.write_text(text.getvalue(), encoding="utf-8")
-            kept.add(path)
-    for path in set(folder.glob("*.svg")) - kept:
-        path.unlink()
+    """Draw all into a folder."""
+    write(all_pictures(), folder)
 
 
 def on_pre_build(config: Any) -> None:

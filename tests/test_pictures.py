@@ -1,4 +1,4 @@
-"""The documentation has a picture of every schedule and scheduler, and each shows what it says."""
+"""The documentation has a picture of every schedule, scheduler and loss, as the pages say."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ import re
 from pathlib import Path
 from typing import Any
 
+import loss_pictures
+import pictures
 import pytest
+import torch
+from loss_pictures import LOSSES
+from pictures import COMPOSITIONS, SCHEDULERS, SCHEDULES, Picture
 
-from docs import pictures
-from docs.pictures import COMPOSITIONS, SCHEDULERS, SCHEDULES, Picture
-from thalweg import schedules
+from thalweg import losses, schedules
 from thalweg.optim import lr_scheduler
 
 ROOT = Path(__file__).parent.parent
@@ -40,10 +43,15 @@ def test_every_scheduler_has_a_picture() -> None:
 
 
 def test_every_picture_is_shown_once() -> None:
-    assert sorted(shown()) == sorted(EVERY)
+    assert sorted(shown()) == sorted([*EVERY, *LOSSES])
 
 
-@pytest.mark.parametrize("module", [schedules, lr_scheduler])
+def test_every_loss_has_a_picture() -> None:
+    functions = {name for name in losses.__all__ if not inspect.isclass(getattr(losses, name))}
+    assert set(LOSSES) == functions - {"loss"}
+
+
+@pytest.mark.parametrize("module", [schedules, lr_scheduler, losses])
 def test_every_name_is_in_the_reference(module: Any) -> None:
     text = "".join(page.read_text(encoding="utf-8") for page in PAGES)
     described = set(re.findall(rf"^::: {re.escape(module.__name__)}\.(\w+)$", text, re.MULTILINE))
@@ -62,9 +70,21 @@ def test_a_schedulers_picture_is_of_it(name: str) -> None:
         assert type(pictures.scheduler(expression)).__name__ == name
 
 
-@pytest.mark.parametrize("name", EVERY)
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_losss_picture_is_of_it(name: str) -> None:
+    picture = LOSSES[name]
+    assert picture.expression.startswith(f"{name}(")
+    for _, names in picture.lines:
+        x, value, *gradient = loss_pictures.evaluated(picture, names)
+        assert value.shape == x.shape
+        assert value.isfinite().all()
+        assert len(gradient) == picture.differentiable
+
+
+@pytest.mark.parametrize("name", [*EVERY, *LOSSES])
 def test_every_title_fits(name: str) -> None:
-    assert max(map(len, EVERY[name].title.split("\n"))) <= LONGEST
+    title = (EVERY[name] if name in EVERY else LOSSES[name]).title
+    assert max(map(len, title.split("\n"))) <= LONGEST
 
 
 def test_lines_are_what_the_schedules_say() -> None:
@@ -82,14 +102,47 @@ def test_lines_are_what_the_schedulers_set() -> None:
     assert list(momentum.lines[0].get_ydata()) == one_cycle.momentum_schedule().values(101)
 
 
+# ciou_loss differentiates with one of its factors held, as its paper has it.
+@pytest.mark.parametrize("name", sorted(set(LOSSES) - {"ciou_loss"}))
+def test_gradients_are_the_slopes_of_the_values(name: str) -> None:
+    """Where both halves of a step agree; at corners they do not."""
+    for _, names in LOSSES[name].lines:
+        x, value, *gradient = loss_pictures.evaluated(LOSSES[name], names)
+        if gradient:
+            slopes = value.diff() / x.diff()
+            scale = slopes.abs().max()
+            smooth = (slopes.diff().abs() <= 0.03 * scale).nonzero().flatten()
+            assert len(smooth) > 0.9 * len(x)
+            found, expected = gradient[0][smooth + 1], (slopes[smooth] + slopes[smooth + 1]) / 2
+            assert (found - expected).abs().max() <= 0.02 * scale
+
+
+def test_lines_are_what_the_losses_say() -> None:
+    value, gradient = loss_pictures.draw(LOSSES["huber_loss"]).axes
+    for k, delta in enumerate((0.5, 1, 2)):
+        x = torch.tensor(value.lines[k].get_xdata(), requires_grad=True)
+        expected = losses.huber_loss(x, torch.zeros_like(x), "none", delta)
+        expected.sum().backward()
+        assert value.lines[k].get_label() == f"delta = {delta}"
+        assert list(value.lines[k].get_ydata()) == expected.tolist()
+        assert list(gradient.lines[k].get_ydata()) == x.grad.tolist()
+
+
+def test_a_line_is_drawn_for_each_target() -> None:
+    value, gradient = loss_pictures.draw(LOSSES["hinge_loss"]).axes
+    assert [line.get_label() for line in value.lines] == ["y = 1", "y = -1"]
+    assert len(gradient.lines) == 2
+
+
 def test_files_are_written_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pictures, "SCHEDULES", {"Cosine": SCHEDULES["Cosine"]})
     monkeypatch.setattr(pictures, "COMPOSITIONS", {})
     monkeypatch.setattr(pictures, "SCHEDULERS", {"CyclicLR": SCHEDULERS["CyclicLR"]})
+    monkeypatch.setattr(loss_pictures, "LOSSES", {"l1_loss": LOSSES["l1_loss"]})
     (tmp_path / "gone.svg").write_text("of a schedule that is no more")
     pictures.main(tmp_path)
     written = {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
-    assert set(written) == {"Cosine.svg", "CyclicLR.svg"}
+    assert set(written) == {"Cosine.svg", "CyclicLR.svg", "l1_loss.svg"}
     assert "<svg" in (tmp_path / "Cosine.svg").read_text(encoding="utf-8")
     pictures.main(tmp_path)
     assert {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == written

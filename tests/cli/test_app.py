@@ -27,6 +27,7 @@ def test_race_prints_one_table_and_writes_json(tmp_path: Path) -> None:
     rows = [line for line in lines if line.startswith(("Adam ", "SGD+momentum ")) and "×" in line]
     assert len(rows) == 2
     assert lines[-1].startswith("2 trials in ")
+    assert "cross_entropy of thalweg.losses in place of torch's (" in done.stdout
     data = json.loads(out.read_text())
     assert (data["seed"], data["epochs"], len(data["standings"])) == (3, 1, 2)
 
@@ -52,6 +53,9 @@ def test_race_names_each_optimizer_once() -> None:
         (["race", "--epochs", "x"], "--epochs"),
         (["race", "--out", "/no/such/folder/r.json"], "no such folder"),
         (["explain", "rmsporp"], "did you mean RMSprop?"),
+        (["explain", "hubber_loss"], "did you mean huber_loss?"),
+        (["explain", "nothing_alike"], "unknown optimizer or loss 'nothing_alike'"),
+        (["explain", "lbfgs"], "no rule to explain"),
         (["explain", "sparseadam", "--source"], "sparse"),
         (["nothing"], "nothing"),
     ],
@@ -70,6 +74,17 @@ def test_explain_shows_the_equations_and_on_request_the_kernel() -> None:
     assert "exp_avg_sq" in short.stdout
     assert "def " not in short.stdout
     assert "def " in long.stdout
+
+
+@pytest.mark.parametrize("name", ["cross_entropy", "HUBERLOSS", "huber_loss"])
+def test_explain_shows_a_loss_and_on_request_its_kernels(name: str) -> None:
+    short, long = thalweg("explain", name), thalweg("explain", name, "--source")
+    assert short.exit_code == long.exit_code == 0, short.output + long.output
+    assert short.stdout.lower().startswith(f"{name.lower()}: input float32 [2, 4], target ")
+    assert "  value = " in short.stdout
+    assert "  d_x   = " in short.stdout
+    assert "def " not in short.stdout
+    assert "def work(arguments):" in long.stdout
 
 
 def test_config_shows_the_versions() -> None:

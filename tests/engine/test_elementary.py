@@ -26,7 +26,7 @@ from thalweg.rule import Rule, functions
 from thalweg.rule.tracer import trace
 
 # The largest distance of any float32: the slow test finds it for all of them.
-WORST = {"exp": 1, "expm1": 1, "log": 1, "log1p": 1, "sigmoid": 2, "tanh": 1}
+WORST = {"exp": 1, "expm1": 1, "log": 1, "log1p": 1, "sigmoid": 2, "tanh": 1, "atan": 1}
 every_function = pytest.mark.parametrize("name", list(WORST))
 
 
@@ -131,7 +131,7 @@ def test_distance_for_every_float32(name: str) -> None:
     assert max(worst(name, kernel, x) for x in every_float32()) == WORST[name]
 
 
-INF, NAN = math.inf, math.nan
+INF, NAN, PI = math.inf, math.nan, math.pi
 SPECIAL = {  # of these numbers
     "x": [NAN, INF, -INF, 0.0, -0.0, -1.0, -2.0, 1e-45, -1e-45, 200.0, -200.0],
     "exp": [NAN, INF, 0.0, 1.0, 1.0, None, None, 1.0, 1.0, INF, 0.0],
@@ -140,6 +140,7 @@ SPECIAL = {  # of these numbers
     "log1p": [NAN, INF, NAN, 0.0, -0.0, -INF, NAN, 1e-45, -1e-45, None, NAN],
     "sigmoid": [NAN, 1.0, 0.0, 0.5, 0.5, None, None, 0.5, 0.5, 1.0, 0.0],
     "tanh": [NAN, 1.0, -1.0, 0.0, -0.0, None, None, 1e-45, -1e-45, 1.0, -1.0],
+    "atan": [NAN, PI / 2, -PI / 2, 0.0, -0.0, None, None, 1e-45, -1e-45, None, None],
 }
 
 
@@ -229,6 +230,7 @@ POLYNOMIALS = {
     "exp": Polynomial(np.expm1, 1, 2, 1, -R, R, coefficients("E"), 31),
     "log": Polynomial(lambda s: 2 * np.arctanh(s), 2, 3, 2, 1e-3, S, coefficients("L"), 30),
     "tanh": Polynomial(np.tanh, 1, 3, 2, 1e-3, 0.5625, coefficients("T"), 29),
+    "atan": Polynomial(np.arctan, 1, 3, 2, 1e-3, 1.0, coefficients("A"), 31),
 }
 
 

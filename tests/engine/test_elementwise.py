@@ -1,12 +1,15 @@
 """A pass: reads, writes and sums over tensors of any number of elements and format."""
 
+import ctypes
+import itertools
 import math
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 import torch
 
-from thalweg.engine.elementwise import Pass
+from thalweg.engine.elementwise import Pass, _Layout
 from thalweg.rule.formula import EACH, FACTOR, SUM, Formula
 
 SIZES = [0, 1, 2, 63, 4095, 4096, 4097, 16384, 16385, 100_003]
@@ -27,7 +30,8 @@ def run(
     tensors = [operands[name] for name in program.operands]
     constants = program.scalars(options)
     assert constants is not None
-    (total,) = Pass(program, [t.dtype for t in tensors]).run(tensors, constants)
+    kernel = Pass(program, [t.dtype for t in tensors], constants)
+    (total,) = kernel.run(x.numel(), [t.data_ptr() for t in tensors])
     return total, written
 
 
@@ -68,12 +72,49 @@ def test_the_sum_does_not_depend_on_threads() -> None:
     assert torch.equal(found[0][1], found[1][1])
 
 
+@pytest.mark.parametrize("size", [100, 200_003])
+def test_one_pass_in_many_threads_at_once(size: int) -> None:
+    """Each call writes where it was told to, and returns its own sum."""
+    options = {"factor": 0.5, FACTOR: 4.0}
+    program = Formula(product).program(SUM, options, ["x", "y"], ["x"])
+    constants = program.scalars(options)
+    assert constants is not None
+    kernel = Pass(program, [torch.float32] * 3, constants)
+    assert program.operands == ("x", "y", "_d_x")
+
+    def work(value: int) -> bool:
+        x, y, dx = torch.full((size,), float(value)), torch.ones(size), torch.empty(size)
+        addresses = [t.data_ptr() for t in (x, y, dx)]
+        for _ in range(20):
+            y.fill_(value + 1.0)
+            (total,) = kernel.run(size, addresses)
+            if total != 0.5 * value * (value + 1) * size or not (dx == 2 * y).all():
+                return False
+        return True
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(work, range(16)))
+
+
+@pytest.mark.parametrize("count", [1, 16384, 16385, 64 * 16384 + 1, 300 * 16384 + 5])
+def test_spans_cover_every_chunk_once(count: int) -> None:
+    layout = _Layout(count)
+    spans = (ctypes.c_int64 * (layout.span_count + 1)).from_address(layout.spans)
+    chunks = -(-count // 16384)
+    assert spans[0] == 0
+    assert spans[layout.span_count] == chunks
+    lengths = [b - a for a, b in itertools.pairwise(spans)]
+    assert min(lengths) >= 1
+    assert layout.span_count >= min(chunks, 64)
+
+
 def test_values_alone() -> None:
     program = Formula(product).program(EACH, {"factor": 2.0}, ["x", "y"])
     x, y, value = torch.arange(5.0), torch.ones(5), torch.empty(5)
     tensors = {"x": x, "y": y, "_value": value}
     constants = program.scalars({"factor": 2.0})
     assert constants is not None
-    kernel = Pass(program, [torch.float32] * len(program.operands))
-    assert kernel.run([tensors[name] for name in program.operands], constants) == []
+    kernel = Pass(program, [torch.float32] * len(program.operands), constants)
+    addresses = [tensors[name].data_ptr() for name in program.operands]
+    assert kernel.run(5, addresses) == []
     assert value.tolist() == [0.0, 2.0, 4.0, 6.0, 8.0]

@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 import torch
 
+from thalweg.losses import Kind
 from thalweg.losses.define import loss
-from thalweg.rule import abs, log, sqrt
+from thalweg.rule import abs, is_at, log, logsumexp, mean, norm, pick, sqrt, sum, where
 
 
 @loss(scale=1.0)
@@ -91,3 +92,67 @@ def test_a_switch_and_the_number_that_equals_it() -> None:
     assert either(x, y).item() == 4.0
     assert either(x, y, power=1.0).item() == 2.0
     assert either(x, y, power=True).item() == 4.0
+
+
+# ------------------------------------------------------------------------------ rows
+
+
+@loss(temperature=1.0, y=Kind.INDEX, weight=Kind.COLUMN)
+def tempered(x: Any, y: Any, h: Any, weight: Any = None) -> Any:
+    """Cross entropy at a temperature."""
+    x = x / h.temperature
+    value = logsumexp(x) - pick_scaled(x, y)
+    return value if weight is None else value * pick(weight, y)
+
+
+def pick_scaled(x: Any, y: Any) -> Any:
+    return sum(where(is_at(x, y), x, 0.0), over="row")
+
+
+@loss(x=Kind.ELEMENT)
+def spread(x: Any, h: Any) -> Any:
+    return norm(x - mean(x, over="row"), over="row")
+
+
+@pytest.mark.parametrize("reduction", ["none", "mean", "sum"])
+def test_a_loss_of_rows(reduction: str) -> None:
+    x, y = torch.randn(6, 5, requires_grad=True), torch.tensor([0, 4, 2, -100, 1, 1])
+    weight = torch.rand(5) + 0.5
+    found = tempered(x, y, weight, reduction=reduction, temperature=2.0)
+    each = torch.nn.functional.cross_entropy(x / 2, y, weight, reduction="none")
+    wanted = {"none": each, "mean": each.sum() / 5, "sum": each.sum()}[reduction]
+    torch.testing.assert_close(found, wanted)
+    upstream = torch.rand_like(found)
+    slopes = [torch.autograd.grad(v, x, upstream)[0] for v in (found, wanted)]
+    torch.testing.assert_close(*slopes)
+
+
+def test_the_dimension_of_a_row() -> None:
+    x = torch.randn(4, 5, 6)
+    for dim in (0, 1, -1):
+        wanted = x.std(dim, correction=0) * x.shape[dim] ** 0.5
+        torch.testing.assert_close(spread(x, dim=dim, reduction="none"), wanted)
+    with pytest.raises(IndexError, match="spread: dim must be a dimension"):
+        spread(x, dim=3)
+
+
+def test_another_ignored_index() -> None:
+    x, y = torch.randn(3, 4), torch.tensor([0, 7, 2])
+    wanted = torch.nn.functional.cross_entropy(x, y, ignore_index=7)
+    torch.testing.assert_close(tempered(x, y, ignore_index=7), wanted)
+    with pytest.raises(IndexError, match="tempered: Target 7 is out of bounds"):
+        tempered(x, y)
+
+
+def test_operands_of_rows_that_do_not_fit() -> None:
+    x, y = torch.randn(3, 4), torch.tensor([0, 1, 2])
+    with pytest.raises(RuntimeError, match=r"y must have one number for each row, size \(3,\)"):
+        tempered(x, y[:2])
+    with pytest.raises(RuntimeError, match="y must be int64, got"):
+        tempered(x, y.int())
+    with pytest.raises(RuntimeError, match="weight must have one number for each element of a row"):
+        tempered(x, y, torch.ones(3))
+    with pytest.raises(TypeError, match="spread has no operand 'y'; it takes x"):
+        loss(y=Kind.ROW)(spread.formula.function)
+    with pytest.raises(TypeError, match="losses have the argument dim"):
+        loss(dim=1)

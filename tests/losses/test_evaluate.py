@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -68,6 +70,37 @@ def test_transforms_of_functions(transform: str) -> None:
         "hessian": lambda m: torch.func.hessian(lambda a: m.mse_loss(a, y))(x),
     }
     torch.testing.assert_close(calls[transform](losses), calls[transform](F))
+
+
+def test_probabilities_within_vmap() -> None:
+    """Where values cannot be asked for, none are."""
+    x, y = torch.rand(4, 3), torch.rand(4, 3)
+    found = torch.vmap(losses.binary_cross_entropy)(x, y)
+    torch.testing.assert_close(found, torch.vmap(F.binary_cross_entropy)(x, y))
+    found = torch.vmap(losses.gaussian_nll_loss)(x, y, x)
+    wanted = [F.gaussian_nll_loss(*row) for row in zip(x, y, x, strict=True)]
+    torch.testing.assert_close(found, torch.stack(wanted))
+
+
+def test_a_tensor_that_escaped_from_a_transform() -> None:
+    escaped = []
+
+    def square(x: Tensor) -> Tensor:
+        escaped.append(x)
+        return (x * x).sum()
+
+    x, y = torch.rand(3), torch.rand(3)
+    torch.func.grad(square)(x)
+    torch.testing.assert_close(losses.mse_loss(escaped[0], y), F.mse_loss(x, y))
+
+
+@pytest.mark.parametrize("reduction", ["none", "mean"])
+def test_a_variance_below_zero_is_found(reduction: str) -> None:
+    x, var = torch.zeros(3), torch.tensor([1.0, -1e-3, 0.0])
+    with pytest.raises(ValueError, match=r"var must be >= 0, got -0\.001"):
+        losses.gaussian_nll_loss(x, x, var, reduction=reduction)
+    nan = torch.tensor([0.0, math.nan, 0.0])
+    assert losses.gaussian_nll_loss(nan, x, var.abs(), reduction="sum").isnan()
 
 
 @pytest.mark.parametrize("name", ["mse_loss", "binary_cross_entropy", "kl_div"])

@@ -1,9 +1,10 @@
 import json
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
 
-from thalweg.race import Result, Standing, StepTime, Trial
+from thalweg.race import LossTime, Result, Standing, StepTime, Trial
 from thalweg.race.result import ranked
 from thalweg.race.table import WIDTH, format_range, report
 
@@ -17,8 +18,12 @@ def standing(name: str, *trials: Trial, note: str = "") -> Standing:
     return Standing(name, name, {}, note, trials, StepTime(10.0, 75.0, 0.5, 8.0))
 
 
-def result(*standings: Standing) -> Result:
-    return Result("digits", 0.95, 3, 32, 0, 8314, 8, {"torch": "2"}, 12.0, ranked(list(standings)))
+LOSS = LossTime("cross_entropy", "Adam", 339, 251.4, 262.6, 10.7, 0.973, 0.971)
+
+
+def result(*standings: Standing, loss: LossTime = LOSS) -> Result:
+    places = ranked(list(standings))
+    return Result("digits", 0.95, 3, 32, 0, 8314, 8, {"torch": "2"}, 12.0, places, loss)
 
 
 def test_best_is_the_fastest_that_holds_the_target() -> None:
@@ -63,6 +68,7 @@ def test_json_holds_trials_and_what_follows_from_them() -> None:
     assert first["step_time"]["ratio"] == 7.5
     assert [t["steps_to_target"] for t in first["trials"]] == [20, None]
     assert second["lr_range"] is None
+    assert data["loss"]["saved_us"] == 10.7
 
 
 def rendered(race: Result) -> list[str]:
@@ -95,5 +101,12 @@ def test_report_says_who_won_and_who_missed() -> None:
         "2 trials in 12 s: A first (20 steps, 0.02 s); median step speed-up over torch.optim 7.5×."
     )
     assert any("B did not reach 95%: it is slow." in line for line in lines)
+    text = " ".join(lines)
+    assert (
+        "cross_entropy of thalweg.losses in place of torch's (Adam, 339 steps): 97.3% and 97.1% "
+        "accuracy, 251 and 263 µs per training step, 11 µs saved per step."
+    ) in text
+    slower = rendered(result(standing("B", trial(1, None)), loss=replace(LOSS, saved_us=-3.0)))
+    assert "3 µs lost per step." in " ".join(slower)
     nobody = rendered(result(standing("B", trial(1, None))))
     assert "nobody reached 95%" in nobody[-1]

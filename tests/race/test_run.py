@@ -1,8 +1,12 @@
+import sys
+from typing import Any
+
 import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from thalweg.race import Racer, Task, find, measure_steps, race, run_trial
+from thalweg import losses
+from thalweg.race import Racer, Task, find, measure_loss, measure_steps, race, run_trial
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +78,35 @@ def test_step_times_are_positive_and_give_the_ratio(task: Task) -> None:
     assert time.ratio == time.torch_us / time.thalweg_us
 
 
+def test_both_losses_train_alike(task: Task) -> None:
+    """Each as by itself, to the rounding of its gradients; the first five steps are not timed."""
+    time = measure_loss(task, find("sgd"), 0.05, epochs=4)
+    assert (time.loss, time.optimizer, time.steps) == ("cross_entropy", "SGD", 12 - 5)
+    trial = run_trial(task, find("sgd"), 0.05, epochs=4)
+    assert time.torch_accuracy == trial.accuracy
+    assert time.thalweg_accuracy == pytest.approx(trial.accuracy, abs=0.051)  # one sample of 20
+    assert min(time.thalweg_us, time.torch_us) > 0
+    assert abs(time.saved_us) < time.thalweg_us + time.torch_us
+
+
+def test_each_loss_is_of_its_library(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+
+    def spy(name: str, function: Any) -> Any:
+        def loss(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+            seen.append(name)
+            return function(x, y)
+
+        loss.__name__ = "cross_entropy"
+        return loss
+
+    for name, module in (("thalweg", losses), ("torch", sys.modules["thalweg.race.run"])):
+        own = spy(name, module.cross_entropy)
+        monkeypatch.setattr(module, "cross_entropy", own)
+    measure_loss(task, find("adam"), 0.01, epochs=1)
+    assert seen == ["torch", "thalweg", "thalweg", "torch", "torch", "thalweg"]
+
+
 def test_race_runs_every_trial_once_and_restores_the_threads(task: Task) -> None:
     before = torch.get_num_threads()
     seen: list[tuple[str, float]] = []
@@ -93,6 +126,7 @@ def test_race_runs_every_trial_once_and_restores_the_threads(task: Task) -> None
         rates = [trial.lr for trial in standing.trials]
         assert rates == sorted(rates) == [lr for name, lr in seen if name == standing.name]
     assert (result.tensors, result.parameters) == (4, 38)
+    assert result.loss.optimizer == result.standings[0].name
 
 
 @pytest.mark.parametrize("wrong", [{"learning_rates": 0}, {"epochs": 0}])

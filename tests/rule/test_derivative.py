@@ -228,6 +228,7 @@ UNARY: dict[str, Expression] = {
     "square": lambda a: a**2,
     "tanh": functions.tanh,
     "sigmoid": functions.sigmoid,
+    "atan": functions.atan,
     "softplus": softplus,
     "sqrt": lambda a: sqrt(a * a + 1),
     "log": lambda a: log(a * a + 0.5),

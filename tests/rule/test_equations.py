@@ -12,7 +12,10 @@ from hypothesis import strategies as st
 from thalweg.optim import SGD, Adam
 from thalweg.rule import Rule, State, lerp, maximum, mean, minimum, norm, sqrt, where
 from thalweg.rule import abs as abs_of
-from thalweg.rule.equations import equations
+from thalweg.rule.equations import equations, equations_of
+from thalweg.rule.functions import is_at, largest, pick
+from thalweg.rule.rows import Kind, RowFormula
+from thalweg.rule.symbols import Graph
 
 
 def lines(update, options, states=None, row=(1.0,)) -> dict[str, str]:
@@ -140,9 +143,46 @@ def test_an_equation_reads_back_as_the_rule(tree) -> None:
         (lambda p, g, s, h: (-1.0) ** p, "(-1) ** p"),
         (lambda p, g, s, h: -(p * g), "-(p * g)"),
         (lambda p, g, s, h: sqrt(p + g), "sqrt(p + g)"),
-        (lambda p, g, s, h: where((p < g) & (g <= 1), p, g), "where(p < g & g <= 1, p, g)"),
+        (lambda p, g, s, h: where((p < g) & (g <= 1), p, g), "where((p < g) & (g <= 1), p, g)"),
         (lambda p, g, s, h: lerp(p, g, h.a), "p + a * (g - p)"),
     ],
 )
 def test_brackets(update, text: str) -> None:
     assert lines(update, {"a": 0.25})["p'"] == text
+
+
+def test_conditions() -> None:
+    def update(p, g, s, h):
+        return where(~(p < g) | (g <= 1) & ~(p == 0), p, g)
+
+    assert lines(update, {})["p'"] == "where(~(p < g) | ((g <= 1) & ~(p == 0)), p, g)"
+
+
+def test_formulas_of_rows() -> None:
+    def formula(x, y, weight, h):
+        return pick(x, y) * largest(x) - mean(where(is_at(x, y), weight, x), over="row") * h.scale
+
+    row = RowFormula(formula, y=Kind.INDEX, weight=Kind.COLUMN)
+    found = row.expressions({"scale": 2.0}, ["x", "y", "weight"], ["weight"])
+    named = [("value", found.value), ("d_weight", found.derivatives[0])]
+    assert dict(equations_of(named)) == {
+        "t1": "i == y",
+        "value": "x[y] * largest(x) - sum(where(t1, weight, x)) / elements * scale",
+        "d_weight": "where(t1, -(scale / elements), 0)",
+    }
+
+
+def test_results_name_each_other() -> None:
+    x = Graph().load("x")
+    named = [("value", x * x), ("twice", x * x + x * x), ("same", x * x), ("x", x), ("none", 0 * x)]
+    assert equations_of(named)[:3] == [
+        ("value", "x * x"),
+        ("twice", "value + value"),
+        ("none", "0 * x"),
+    ]
+    assert ("same", "value") in equations_of(named)
+
+
+def test_names_are_not_given_twice() -> None:
+    t1 = Graph().load("t1")
+    assert equations_of([("t2", (t1 + 1) * (t1 + 1))]) == [("t3", "t1 + 1"), ("t2", "t3 * t3")]

@@ -28,7 +28,7 @@ from thalweg.rule import (
     where,
 )
 from thalweg.rule import sum as sum_of
-from thalweg.rule.functions import expm1, log1p, sigmoid, softplus, tanh
+from thalweg.rule.functions import atan, expm1, log1p, sigmoid, softplus, tanh
 
 FUNCTIONS = {
     "maximum": (maximum, torch.maximum),
@@ -60,11 +60,13 @@ FUNCTIONS = {
     "expm1": (lambda p, g: expm1(p), lambda p, g: torch.expm1(p)),
     "tanh": (lambda p, g: tanh(p), lambda p, g: torch.tanh(p)),
     "sigmoid": (lambda p, g: sigmoid(p), lambda p, g: torch.sigmoid(p)),
+    "atan": (lambda p, g: atan(p), lambda p, g: torch.atan(p)),
     "softplus": (lambda p, g: softplus(p), lambda p, g: F.softplus(p, threshold=1e9)),
 }
 # The last place of these differs between mathematical libraries.
 INEXACT = {"sqrt": 1e-7, "exp": 2e-7, "log": 2e-7, "power": 1e-6}
 INEXACT |= {"log1p": 2e-7, "expm1": 2e-7, "tanh": 3e-7, "sigmoid": 3e-7, "softplus": 3e-7}
+INEXACT |= {"atan": 2e-7}
 ORDERED = {"maximum", "minimum", "at_least", "at_most", "clip", "sign"}  # sign of zero is open
 
 
@@ -108,6 +110,7 @@ def test_functions_on_floats() -> None:
     assert (maximum(1.0, 2.0), minimum(1.0, 2.0), clip(5.0, 0.0, 1.0)) == (2.0, 1.0, 1.0)
     assert (sqrt(4.0), exp(0.0), log(1.0), abs(-2.0), sign(-3.0)) == (2.0, 1.0, 0.0, 2.0, -1.0)
     assert (log1p(0.0), expm1(0.0), tanh(0.0), sigmoid(0.0)) == (0.0, 0.0, 0.0, 0.5)
+    assert (atan(0.0), atan(1.0)) == (0.0, math.pi / 4)
     assert softplus(0.0) == math.log(2)
     assert where(2 > 1, 5.0, 6.0) == 5.0
     assert math.isnan(maximum(1.0, math.nan))
@@ -188,7 +191,7 @@ def test_scalars_mean_the_same_eagerly_and_in_a_kernel() -> None:
 @pytest.mark.parametrize("x", [-1000.0, -0.5, 0.0, 2.0, 1000.0])
 def test_functions_of_options_and_of_reductions(x: float, fused: bool) -> None:
     """Scalars are computed in Python, and what depends on a reduction on arrays."""
-    functions = {"log1p": log1p, "expm1": expm1, "tanh": tanh, "sigmoid": sigmoid}
+    functions = {"log1p": log1p, "expm1": expm1, "tanh": tanh, "sigmoid": sigmoid, "atan": atan}
 
     def update(p, g, s, h):
         for name, f in functions.items():

@@ -47,7 +47,7 @@ def test_extremes_as_torch_but_for_the_sign_of_zero(name: str) -> None:
         assert got == wanted or (math.isnan(got) and math.isnan(wanted)), (a, b)
 
 
-ONE_ARGUMENT = ["sqrt", "exp", "log", "log1p", "expm1", "tanh", "sigmoid", "sign"]
+ONE_ARGUMENT = ["sqrt", "exp", "log", "log1p", "expm1", "tanh", "sigmoid", "atan", "sign"]
 
 
 @pytest.mark.parametrize("name", ONE_ARGUMENT)

@@ -2,9 +2,9 @@
 
 A call into the mathematical library keeps a loop scalar. These are sums, products, at most two
 quotients, and selections: no branch, no table, nothing that can raise. For every float32, subnormal
-ones included, the answer is the correctly rounded value or a neighbour of it; sigmoid's may be the
-next but one. NaN, infinities and -0.0 are as in C. Multiplication and addition stay apart, so every
-vector width gives the same bits.
+ones included, the answer is the correctly rounded value or a neighbour of it; those of sigmoid and
+log1p_of_unit may be the next but one. NaN, infinities and -0.0 are as in C. Multiplication and
+addition stay apart, so every vector width gives the same bits.
 
 The argument is reduced as in Cody and Waite, "Software Manual for the Elementary Functions", 1980:
 what is subtracted is n * log(2) in two parts, the first so short that its product with n is exact.
@@ -53,6 +53,21 @@ E2, E3, E4, E5, E6, E7 = (
 )
 # log((1 + s) / (1 - s)) = 2 s + s^3 (L3 + L5 s^2 + L7 s^4) for |s| <= 3 - sqrt(8): 2^-30
 L3, L5, L7 = (_f(float.fromhex(c)) for c in ("0x1.55557ap-1", "0x1.995ed2p-2", "0x1.31e13ap-2"))
+# log(1 + x) = x + x^2 (U2 + U3 x + ...) for 0 <= x <= 1: 2^-27
+U2, U3, U4, U5, U6, U7, U8, U9, U10 = (
+    _f(float.fromhex(c))
+    for c in (
+        "-0x1.ffffd2p-2",
+        "0x1.554dd0p-2",
+        "-0x1.ff23e8p-3",
+        "0x1.934b6ep-3",
+        "-0x1.3a43e0p-3",
+        "0x1.b4b094p-4",
+        "-0x1.d6b75ep-5",
+        "0x1.49211cp-6",
+        "-0x1.af5e20p-9",
+    )
+)
 # tanh(x) = x + x^3 (T3 + T5 x^2 + ...) for |x| <= TANH_SMALL: 2^-29
 T3, T5, T7, T9, T11 = (
     _f(float.fromhex(c))
@@ -65,6 +80,24 @@ T3, T5, T7, T9, T11 = (
     )
 )
 TANH_SMALL = _f(0.5625)
+# atan(x) = x + x^3 (A3 + A5 x^2 + ...) for |x| <= 1: 2^-31
+A3, A5, A7, A9, A11, A13, A15, A17, A19, A21 = (
+    _f(float.fromhex(c))
+    for c in (
+        "-0x1.555552p-2",
+        "0x1.99981cp-3",
+        "-0x1.247620p-3",
+        "0x1.c51170p-4",
+        "-0x1.6953bcp-4",
+        "0x1.150a00p-4",
+        "-0x1.7080bap-5",
+        "0x1.753040p-6",
+        "-0x1.e6a0ecp-8",
+        "0x1.29687ep-10",
+    )
+)
+HALF_PI_HIGH = _f(float.fromhex("0x1.921fb6p+0"))
+HALF_PI_LOW = _f(float.fromhex("-0x1.777a5cp-25"))
 
 SUBNORMAL, LIFT, LIFTED = _f(2.0**-126), _f(2.0**23), _f(23)  # x * 2^23 is normal
 TINY = _f(2.0**-25)  # below, exp(x) - 1 rounds to x
@@ -158,6 +191,15 @@ def log1p(x: Any) -> Any:
 
 
 @_inlined
+def log1p_of_unit(x: Any) -> Any:
+    """log(1 + x) for x from 0 to 1, where that needs no quotient; printed for log1p(exp(-|x|))."""
+    square = x * x
+    fourth = square * square
+    high = ((U6 + x * U7) + square * (U8 + x * U9)) + fourth * U10
+    return x + square * (((U2 + x * U3) + square * (U4 + x * U5)) + fourth * high)
+
+
+@_inlined
 def sigmoid(x: Any) -> Any:
     """1 / (1 + e^-x), through e^-|x|, which does not overflow."""
     small = exp(-abs(x))
@@ -175,4 +217,25 @@ def tanh(x: Any) -> Any:
     z = x * x
     small = x + x * (z * (T3 + z * (T5 + z * (T7 + z * (T9 + z * T11)))))
     result = small if size < TANH_SMALL else large
+    return x if x == ZERO else result
+
+
+@_inlined
+def _atan_tail(z: Any) -> Any:
+    """(atan(x) - x) / x^3 for z = x^2, in pairs of terms."""
+    square = z * z
+    high = (A15 + z * A17) + square * (A19 + z * A21)
+    return (A3 + z * A5) + square * ((A7 + z * A9) + square * ((A11 + z * A13) + square * high))
+
+
+@_inlined
+def atan(x: Any) -> Any:
+    """A polynomial up to 1, and beyond pi / 2 - atan(1 / |x|), with the sign of x."""
+    size = abs(x)
+    far = size > ONE
+    u = ONE / size if far else size
+    z = u * u
+    tail = u * (z * _atan_tail(z))
+    result = HALF_PI_HIGH - (u + (tail - HALF_PI_LOW)) if far else u + tail
+    result = -result if x < ZERO else result
     return x if x == ZERO else result

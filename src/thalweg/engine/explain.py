@@ -2,12 +2,14 @@
 
 from collections import defaultdict
 from importlib.metadata import PackageNotFoundError, version
+from itertools import chain
 from typing import Any
 
 import torch
 
 import thalweg
 from thalweg.engine import cache, threads
+from thalweg.engine.cpu import Kernel
 from thalweg.engine.engine import Engine
 from thalweg.engine.formats import FORMATS, Format, compute_type
 from thalweg.engine.slots import Slot
@@ -25,12 +27,13 @@ class Text(str):
         return str(self)
 
 
-def explain(optimizer: Any, source: bool = False) -> Text:
-    """Explain what ``optimizer.step()`` does.
+def has_rule(subject: Any) -> bool:
+    """Whether this is an optimizer that is made from a rule."""
+    return isinstance(getattr(subject, "_engine", None), Engine)
 
-    For each kind of parameter (options, dtype, back end): the rule's equations, where a prime
-    marks the value after the step; the states; the bytes moved per element of a parameter; the back
-    end and why it was chosen. With ``source``, also the generated kernels. Nothing is changed.
+
+def explain_optimizer(optimizer: Any, source: bool = False) -> Text:
+    """Explain what ``optimizer.step()`` does: see :func:`thalweg.explain`.
 
     Args:
         optimizer: a thalweg optimizer.
@@ -38,26 +41,13 @@ def explain(optimizer: Any, source: bool = False) -> Text:
 
     Raises:
         TypeError: not an optimizer with a rule.
-
-    >>> import torch, thalweg, thalweg.optim as optim
-    >>> p = torch.nn.Parameter(torch.ones(3))
-    >>> thalweg.explain(optim.SGD([p], lr=0.1, momentum=0.9))
-    SGD: 1 parameter, 3 elements
-    <BLANKLINE>
-    1 parameter, torch.float32, 3 elements
-      momentum_buffer' = where(step == 1, g, momentum * momentum_buffer + (1 - dampening) * g)
-      p'               = p - lr * momentum_buffer'
-      states     momentum_buffer fp32
-      memory     20 bytes per element: reads p, g, momentum_buffer; writes p, momentum_buffer
-      arithmetic float32; what depends on options and step alone is computed in float64
-      back end   cpu: a kernel for every operand
     """
-    engine = getattr(optimizer, "_engine", None)
-    if not isinstance(engine, Engine):
+    if not has_rule(optimizer):
         raise TypeError(
             f"explain: got {type(optimizer).__name__}, which has no rule to explain; pass an "
-            "optimizer that is made from a rule"
+            "optimizer that is made from a rule, or a loss"
         )
+    engine: Engine = optimizer._engine
     slots = engine.look_at_slots()
     kinds: dict[tuple[Any, ...], list[Slot]] = defaultdict(list)
     for slot in slots:
@@ -65,20 +55,18 @@ def explain(optimizer: Any, source: bool = False) -> Text:
         kinds[(program, tuple(formats.items()), choice)].append(slot)
     elements = sum(s.param.numel() for s in slots)
     lines = [
-        f"{type(optimizer).__name__}: {_count(len(slots), 'parameter')}, {elements:,} elements"
+        f"{type(optimizer).__name__}: {count_of(len(slots), 'parameter')}, {elements:,} elements"
     ]
     for (program, formats, choice), members in kinds.items():
         size = sum(s.param.numel() for s in members)
         dtype = members[0].param.dtype
-        lines += ["", f"{_count(len(members), 'parameter')}, {dtype}, {size:,} elements"]
+        lines += ["", f"{count_of(len(members), 'parameter')}, {dtype}, {size:,} elements"]
         lines += _kind(program, dict(formats), engine.shown_scalars)
         lines.append(f"  back end   {choice.backend}: {choice.reason}")
     if source:
         for unit in engine.units:
             if isinstance(unit, KernelUnit):
-                for kernel in unit.kernels:
-                    where = str(kernel.generated.path or "not kept on disk")
-                    lines += ["", where, kernel.generated.source]
+                lines += chain.from_iterable(listing(kernel) for kernel in unit.kernels)
         if not engine.units:
             lines += ["", "No kernel has been generated yet: run step() once."]
     return Text("\n".join(lines))
@@ -103,11 +91,16 @@ def _kind(program: Program, formats: dict[str, Format | None], scalars: list[str
     return lines
 
 
+def listing(kernel: Kernel) -> list[str]:
+    """A kernel's source, and where it lies."""
+    return ["", str(kernel.generated.path or "not kept on disk"), kernel.generated.source]
+
+
 def _format_name(form: Format | None) -> str:
     return form.name if form else "of an unknown format"
 
 
-def _count(number: int, noun: str) -> str:
+def count_of(number: int, noun: str) -> str:
     return f"{number} {noun}" + ("" if number == 1 else "s")
 
 
@@ -129,7 +122,7 @@ def show_config() -> Text:
         "numpy": _version("numpy"),
         "back ends": f"cpu (Numba), for {formats}; eager for everything else",
         "threads": f"{torch.get_num_threads()} (torch.set_num_threads), on {pool}",
-        "kernels": f"{folder} ({_count(kept, 'kernel')} kept); set THALWEG_CACHE to move it",
+        "kernels": f"{folder} ({count_of(kept, 'kernel')} kept); set THALWEG_CACHE to move it",
     }
     return Text("\n".join(f"{name:<10} {value}" for name, value in rows.items()))
 

@@ -200,3 +200,16 @@ def mantissa(typing_context: Any, x: Any) -> Any:
         return builder.bitcast(bits, _FLOAT)
 
     return types.float32(types.float32), codegen
+
+
+@intrinsic
+def larger_of(typing_context: Any, a: Any, b: Any) -> Any:
+    """The larger of two floats of one type, NaN if either is: as LLVM has it, for vectors too."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        kind = args[0].type
+        of_two = ir.FunctionType(kind, [kind, kind])
+        function = builder.module.declare_intrinsic("llvm.maximum", [kind], of_two)
+        return builder.call(function, args)
+
+    return a(a, b), codegen

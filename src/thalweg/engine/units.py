@@ -51,6 +51,7 @@ _ARRAY_NAMES: dict[str, Any] = {
     **{name: getattr(np, name) for name in ("maximum", "minimum", "where", "abs")},
     **{name: getattr(np, name) for name in ("log1p", "expm1", "tanh")},
     "sigmoid": lambda x: 1 / (1 + np.exp(-x)),
+    "atan": np.arctan,
     "sign": lambda x: np.subtract(x > 0, x < 0, dtype=float),  # 0 for NaN
     "invert": np.logical_not,
     "nan": np.nan,

@@ -21,7 +21,23 @@ from thalweg.losses.binary import (
     multilabel_soft_margin_loss,
     sigmoid_focal_loss,
 )
+from thalweg.losses.classification import (
+    CrossEntropyLoss,
+    FocalLoss,
+    NLLLoss,
+    cross_entropy,
+    focal_loss,
+    nll_loss,
+)
 from thalweg.losses.define import loss
+from thalweg.losses.embedding import (
+    CosineEmbeddingLoss,
+    TripletMarginLoss,
+    TripletMarginWithDistanceLoss,
+    cosine_embedding_loss,
+    triplet_margin_loss,
+    triplet_margin_with_distance_loss,
+)
 from thalweg.losses.likelihood import (
     GaussianNLLLoss,
     KLDivLoss,
@@ -29,6 +45,10 @@ from thalweg.losses.likelihood import (
     gaussian_nll_loss,
     kl_div,
     poisson_nll_loss,
+)
+from thalweg.losses.linear_cross_entropy import (
+    LinearCrossEntropyLoss,
+    linear_cross_entropy,
 )
 from thalweg.losses.margin import (
     HingeEmbeddingLoss,
@@ -40,6 +60,14 @@ from thalweg.losses.margin import (
     margin_ranking_loss,
     soft_margin_loss,
 )
+from thalweg.losses.multi_margin import (
+    MultiMarginLoss,
+    multi_margin_loss,
+)
+from thalweg.losses.overlap import (
+    DiceLoss,
+    dice_loss,
+)
 from thalweg.losses.regression import (
     HuberLoss,
     L1Loss,
@@ -50,37 +78,57 @@ from thalweg.losses.regression import (
     mse_loss,
     smooth_l1_loss,
 )
+from thalweg.rule.rows import Kind
 
 __all__ = [
     "BCELoss",
     "BCEWithLogitsLoss",
     "BinaryFocalLoss",
+    "CosineEmbeddingLoss",
+    "CrossEntropyLoss",
+    "DiceLoss",
+    "FocalLoss",
     "GaussianNLLLoss",
     "HingeEmbeddingLoss",
     "HingeLoss",
     "HuberLoss",
     "KLDivLoss",
+    "Kind",
     "L1Loss",
+    "LinearCrossEntropyLoss",
     "MSELoss",
     "MarginRankingLoss",
     "MultiLabelSoftMarginLoss",
+    "MultiMarginLoss",
+    "NLLLoss",
     "PoissonNLLLoss",
     "SmoothL1Loss",
     "SoftMarginLoss",
+    "TripletMarginLoss",
+    "TripletMarginWithDistanceLoss",
     "binary_cross_entropy",
     "binary_cross_entropy_with_logits",
+    "cosine_embedding_loss",
+    "cross_entropy",
+    "dice_loss",
+    "focal_loss",
     "gaussian_nll_loss",
     "hinge_embedding_loss",
     "hinge_loss",
     "huber_loss",
     "kl_div",
     "l1_loss",
+    "linear_cross_entropy",
     "loss",
     "margin_ranking_loss",
     "mse_loss",
+    "multi_margin_loss",
     "multilabel_soft_margin_loss",
+    "nll_loss",
     "poisson_nll_loss",
     "sigmoid_focal_loss",
     "smooth_l1_loss",
     "soft_margin_loss",
+    "triplet_margin_loss",
+    "triplet_margin_with_distance_loss",
 ]

@@ -13,11 +13,12 @@ from thalweg.losses.reduction import (
     check_same_size,
     chosen_reduction,
     common_size,
+    has_nan,
     weighted,
 )
 from thalweg.ranges import NON_NEGATIVE, number
 from thalweg.rule.formula import Formula
-from thalweg.rule.functions import exp, log, log1p, maximum, where
+from thalweg.rule.functions import exp, held, log, log1p, maximum, where
 
 Tensor = torch.Tensor
 
@@ -26,18 +27,19 @@ LOWEST_VARIANCE = 1e-12
 
 
 @weighted
-def cross_entropy_of_probability(x: Any, y: Any, h: Any, held: Any) -> Any:
-    """``held`` is x, taken as a constant.
+def cross_entropy_of_probability(x: Any, y: Any, h: Any) -> Any:
+    """NaN where x or y is no probability.
 
     The derivative by x is (x - y) / max(x (1 - x), 1e-12). That of the value as written would be
     0 where a logarithm is clamped, and nothing would move an x of 0 or 1 that is wrong.
     """
-    value = (y - 1) * maximum(log1p(-held), LOWEST_LOG) - y * maximum(log(held), LOWEST_LOG)
-    # 0 times the slope half way from held to x: of this the second derivative is right as well.
-    between = (x + held) / 2
+    p = held(x)
+    value = (y - 1) * maximum(log1p(-p), LOWEST_LOG) - y * maximum(log(p), LOWEST_LOG)
+    # 0 times the slope half way from p to x: of this the second derivative is right as well.
+    between = (x + p) / 2
     slope = (between - y) / maximum(between * (1 - between), LOWEST_VARIANCE)
     # An x outside of [0, 1] makes NaN by its logarithms.
-    return where((y >= 0) & (y <= 1), value, math.nan) + (x - held) * slope
+    return where((y >= 0) & (y <= 1), value, math.nan) + (x - p) * slope
 
 
 class _Logit:
@@ -112,8 +114,9 @@ def binary_cross_entropy(
 
     Raises:
         ValueError: an unknown reduction, or a target of another size.
-        RuntimeError: input or target outside of [0, 1] or NaN, or a weight that does not broadcast.
-            Not looked for within ``torch.compile``.
+        RuntimeError: input or target outside of [0, 1] or NaN (not looked for within
+            ``torch.compile`` and ``torch.func``), a weight that does not broadcast, or autocast
+            on a device other than the CPU, as in torch.
         TypeError: an argument that is no tensor.
         NotImplementedError: a complex tensor.
 
@@ -124,17 +127,20 @@ def binary_cross_entropy(
     check_real(owner, input=input, target=target)
     reduction = chosen_reduction(owner, reduction, size_average, reduce)
     check_same_size(owner, input, target)
+    device = input.device.type
+    if device != "cpu" and torch.is_autocast_enabled(device):
+        raise RuntimeError(
+            f"{owner}: probabilities in 16 bits are too coarse under autocast on {device}; leave "
+            "out the sigmoid and call binary_cross_entropy_with_logits, or disable autocast here"
+        )
     weights = _given(owner, weight=weight)
     if common_size(owner, input=input, **weights) != input.shape:
         raise RuntimeError(
             f"{owner}: weight must broadcast to the input's size {tuple(input.shape)}, got "
             f"{tuple(weights['weight'].shape)}"
         )
-    operands = {"x": input, "y": target, "held": input.detach(), **weights}
-    loss = evaluate(PROBABILITY, operands, {}, reduction)
-    if torch.compiler.is_compiling() or loss.is_meta:
-        return loss
-    if math.isnan(loss.detach().sum().item()):
+    loss = evaluate(PROBABILITY, {"x": input, "y": target, **weights}, {}, reduction)
+    if has_nan(loss):
         _check_probabilities(owner, input=input, target=target)
     return loss
 
@@ -298,9 +304,9 @@ def multilabel_soft_margin_loss(
     operands = {"x": input, "y": target, **weights}
     classes, dim = input.shape[-1], input.ndim - 1
     if reduction == "none":
-        return evaluate(LOGIT, operands, {}, "none").sum(dim) / classes
+        return evaluate(LOGIT, operands, {}, "none", composed=True).sum(dim) / classes
     samples = math.prod((*shape[:dim], *shape[dim + 1 :])) if reduction == "mean" else 1
-    return evaluate(LOGIT, operands, {}, "sum", divisor=classes * samples)
+    return evaluate(LOGIT, operands, {}, "sum", classes * samples, composed=True)
 
 
 class MultiLabelSoftMarginLoss(WeightedLoss):

@@ -5,70 +5,109 @@ backward hands them on. Without one, forward and backward are a pass each. What 
 devices, dtypes and tensor types, ``torch.compile``, a second derivative) runs as tensor operations.
 """
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
+from operator import attrgetter
 from typing import Any
 
 import torch
 
+from thalweg.engine import heard
 from thalweg.engine.eager import EagerHyperparameters
-from thalweg.engine.elementwise import Pass
+from thalweg.engine.elementwise import Pass, is_wrapped
 from thalweg.engine.formats import FORMATS
 from thalweg.engine.layout import is_dense, memory_order
 from thalweg.engine.units import PLAIN_TENSORS
+from thalweg.losses.reduction import in_float32_under_autocast
 from thalweg.rule.formula import BACKWARD, EACH, FACTOR, SUM, Formula
 
 Tensors = Sequence[torch.Tensor]
 Options = Mapping[str, Any]
-Items = tuple[tuple[str, Any], ...]
+Needed = tuple[bool, ...]
+_requires_grad = attrgetter("requires_grad")
 HALVES = (torch.float16, torch.bfloat16)
 
 
 class _Ready:
-    """A pass with its constants for some options: everything of a call but its tensors."""
+    """A pass with its constants for some options: everything of a call but its tensors.
+
+    Attributes:
+        formula: the formula.
+        kind: what the pass does.
+        names: of the operands given.
+        dtype: of every tensor.
+        options: what the formula reads from ``h``, with FACTOR where the pass sums up.
+        scale: FACTOR.
+    """
 
     def __init__(
         self,
         formula: Formula,
         kind: str,
         names: tuple[str, ...],
-        wanted: tuple[str, ...],
-        dtypes: tuple[torch.dtype, ...],
-        options: tuple[tuple[str, Any], ...],
+        needed: Needed,
+        dtype: torch.dtype,
+        options: Options,
     ) -> None:
-        given = dict(options)
-        program = formula.program(kind, given, names, wanted)
-        constants = program.scalars(given)
+        self.formula, self.kind, self.names, self.dtype = formula, kind, names, dtype
+        self.options = options
+        self.scale: float = options.get(FACTOR, 1.0)
+        self._needed = [k for k, need in enumerate(needed) if need]
+        wanted = [names[k] for k in self._needed]
+        program = formula.program(kind, options, names, wanted)
+        constants = program.scalars(options)
         assert constants is not None, "it was found for these options"
-        self._constants = constants
-        # Operands of a pass: those given, then those that it writes or that come from above.
-        places = {name: k for k, name in enumerate((*names, *(f"_d_{n}" for n in wanted)))}
+        # A pass has the operands given, their gradients, and what comes from above or goes there.
+        places = {name: k for k, name in enumerate((*names, *(f"_d_{name}" for name in wanted)))}
         self._places = [places.get(name, len(places)) for name in program.operands]
-        all_dtypes = (*dtypes, *(dtypes[names.index(n)] for n in wanted), dtypes[0])
-        self._pass = Pass(program, [all_dtypes[k] for k in self._places])
+        self._pass = Pass(program, [dtype] * len(self._places), constants)
 
-    def run(self, *tensors: torch.Tensor) -> list[float]:
-        return self._pass.run([tensors[k] for k in self._places], self._constants)
+    def __call__(
+        self, values: Tensors, *other: torch.Tensor
+    ) -> tuple[list[float], list[torch.Tensor | None]]:
+        """The sums, and a gradient for each operand that needs one: as they stand, without gaps."""
+        gradients: list[torch.Tensor | None] = [None] * len(values)
+        tensors = [*values]
+        for k in self._needed:
+            gradients[k] = gradient = torch.empty_like(values[k])
+            tensors.append(gradient)
+        tensors += other
+        addresses = [tensors[k].data_ptr() for k in self._places]
+        return self._pass.run(values[0].numel(), addresses), gradients
+
+    def other(self, kind: str, needed: Needed, **more: Any) -> "_Ready":
+        """A pass of another kind over the same operands, with some options set otherwise."""
+        options = {**self.options, **more}
+        keys = (*options,)
+        return _ready(self.formula, kind, self.names, needed, self.dtype, keys, *options.values())
+
+    def result(self, values: Tensors) -> torch.Tensor:
+        """Room for the values."""
+        return torch.empty_like(values[0])
+
+    def above(self, upstream: torch.Tensor, values: Tensors) -> torch.Tensor:
+        """What comes from above, laid out as the values are."""
+        return _laid_out_like(upstream, values[0])
+
+    def eagerly(self, values: Tensors) -> torch.Tensor:
+        """The values by tensor operations."""
+        return _eagerly(self.formula, self.names, values, self.options)
 
 
+# Many options (a scale for each batch size, say) make many of these; each holds little. Typed: True
+# and 1.0 are equal, and one is a switch, the other a number.
+@lru_cache(maxsize=1024, typed=True)
 def _ready(
     formula: Formula,
     kind: str,
     names: tuple[str, ...],
-    wanted: tuple[str, ...],
-    values: Tensors,
-    options: Items,
+    needed: Needed,
+    dtype: torch.dtype,
+    keys: tuple[str, ...],
+    *options: Any,
 ) -> _Ready:
-    dtypes = tuple([v.dtype for v in values])
-    # True and 1.0 are equal, and one is a switch, the other a number.
-    kinds = tuple([type(value) for _, value in options])
-    return _found(kinds, formula, kind, names, wanted, dtypes, options)
-
-
-# Many options (a scale for each batch size, say) make many of these; each holds little.
-@lru_cache(maxsize=1024)
-def _found(kinds: tuple[type, ...], *rest: Any) -> _Ready:
-    return _Ready(*rest)
+    return _Ready(formula, kind, names, needed, dtype, dict(zip(keys, options, strict=True)))
 
 
 def evaluate(
@@ -77,6 +116,7 @@ def evaluate(
     options: Options,
     reduction: str,
     divisor: float | None = None,
+    composed: bool = False,
 ) -> torch.Tensor:
     """The values of a formula, or their sum over a divisor.
 
@@ -86,27 +126,38 @@ def evaluate(
         options: what the formula reads from ``h``.
         reduction: "none", "sum" or "mean".
         divisor: of the sum; by default the number of elements for "mean", and 1 for "sum".
+        composed: see :func:`in_float32_under_autocast`.
     """
+    if heard.listener is not None:
+        heard.listener(heard.Evaluated(formula, operands, options, reduction))
     names = tuple(operands)
-    values = _alike(list(operands.values()))
-    if not _has_kernel(values):
-        each = _eagerly(formula, names, values, options)
-        if reduction == "none":
-            return each
-        return each.sum() / _divisor(each.numel(), reduction, divisor)
-    values = _in_one_order(values)
-    given = tuple(options.items())
+    values = in_float32_under_autocast([*operands.values()], composed)
+    if not have_kernel(values):
+        values = _alike(values)
+        if not have_kernel(values):
+            each = _eagerly(formula, names, values, options)
+            if reduction == "none":
+                return each
+            return each.sum() / _divisor(each.numel(), reduction, divisor)
+    if not all(map(torch.Tensor.is_contiguous, values)):
+        values = _in_one_order(values)
+    first = values[0]
+    needed = tuple(map(_requires_grad, values)) if torch.is_grad_enabled() else ()
     if reduction == "none":
-        result: torch.Tensor = _Each.apply(formula, given, names, *values)  # type: ignore[no-untyped-call]
+        ready = _ready(formula, EACH, names, (), first.dtype, (*options,), *options.values())
+        if True in needed:
+            return each_value(ready, *values)
+        result = torch.empty_like(first)
+        ready(values, result)
         return result
-    count = _divisor(values[0].numel(), reduction, divisor)
-    scale = 1.0 / count if count else float("nan")
-    given = (*given, (FACTOR, scale))
-    if not torch.is_grad_enabled():
-        found, _ = _summed(formula, given, names, values, [False] * len(values))
-        return torch.tensor(found * scale, dtype=values[0].dtype)
-    total: torch.Tensor = _Reduced.apply(formula, given, names, *values)  # type: ignore[no-untyped-call]
-    return total
+    count = _divisor(first.numel(), reduction, divisor)
+    scale = 1.0 / count if count else math.nan
+    keys = (*options, FACTOR)
+    ready = _ready(formula, SUM, names, needed, first.dtype, keys, *options.values(), scale)
+    if True in needed:
+        return sum_of_values(ready, *values)
+    (found,), _ = ready(values)
+    return first.new_full((), found * scale)
 
 
 def _divisor(count: int, reduction: str, divisor: float | None) -> float:
@@ -115,12 +166,42 @@ def _divisor(count: int, reduction: str, divisor: float | None) -> float:
     return count if reduction == "mean" else 1
 
 
+def have_kernel(values: Tensors) -> bool:
+    """Whether there is one for these tensors, which are of one shape and one dtype if so."""
+    shape = values[0].shape
+    for v in values:
+        if v.shape != shape:
+            return False
+    return are_plain(values)
+
+
+def are_plain(values: Tensors) -> bool:
+    """Whether these are tensors of one dtype that kernels can read, of whatever shapes."""
+    if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
+        return False
+    dtype = values[0].dtype
+    if dtype not in FORMATS:
+        return False
+    for v in values:
+        if type(v) not in PLAIN_TENSORS or not v.is_cpu or v.layout is not torch.strided:
+            return False
+        if v.is_neg() or is_wrapped(v) or v.dtype is not dtype:
+            return False
+    return True
+
+
 def _alike(values: list[torch.Tensor]) -> list[torch.Tensor]:
-    """The operands with one shape, and integers among them in the dtype of the others."""
+    """The operands with one shape and one dtype."""
     first = values[0]
     if any(v.shape != first.shape for v in values):
         shape = torch.broadcast_shapes(*(v.shape for v in values))  # type: ignore[no-untyped-call]
         values = [v.expand(shape) for v in values]
+    return of_one_dtype(values)
+
+
+def of_one_dtype(values: list[torch.Tensor]) -> list[torch.Tensor]:
+    """The operands in the dtype that the floating-point ones among them have in common."""
+    first = values[0]
     if all(v.dtype is first.dtype for v in values) and first.is_floating_point():
         return values
     dtype = torch.get_default_dtype()
@@ -134,36 +215,28 @@ def _alike(values: list[torch.Tensor]) -> list[torch.Tensor]:
 
 def _in_one_order(values: list[torch.Tensor]) -> list[torch.Tensor]:
     """The operands with their elements in the same order in memory, without gaps."""
-    if all(v.is_contiguous() for v in values):
-        return values
     order = memory_order(values[0])
     if is_dense(values[0]) and all(memory_order(v) == order for v in values):
         return values
     return [v.contiguous() for v in values]
 
 
-def _has_kernel(values: Tensors) -> bool:
-    if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
-        return False
-    for v in values:
-        if type(v) not in PLAIN_TENSORS or v.dtype not in FORMATS or not v.is_cpu:
-            return False
-        if v.layout is not torch.strided or v.is_neg():
-            return False
-    return True
-
-
 def _eagerly(
     formula: Formula, names: Sequence[str], values: Tensors, options: Options
 ) -> torch.Tensor:
     """The value of each element, computed by tensor operations: in float32 where kernels do."""
-    # A compiler traces plain numbers only.
-    plain = torch.compiler.is_compiling()
-    h: Any = _Plain(options) if plain else EagerHyperparameters(formula.name, options, 1.0)
+    h = hyperparameters(formula.name, options)
     dtype = values[0].dtype
     wide = [v.float() if v.dtype in HALVES else v for v in values]
     result: torch.Tensor = formula.function(**dict(zip(names, wide, strict=True)), h=h)
     return result.to(dtype) if dtype in HALVES else result
+
+
+def hyperparameters(name: str, options: Options) -> Any:
+    """``h`` for tensor operations; a compiler traces plain numbers only."""
+    if torch.compiler.is_compiling():
+        return _Plain(options)
+    return EagerHyperparameters(name, options, 1.0)
 
 
 class _Plain:
@@ -178,62 +251,60 @@ class _Reduced(torch.autograd.Function):
     """The sum of a formula's values, times a factor."""
 
     @staticmethod
-    def forward(
-        ctx: Any, formula: Formula, options: Items, names: tuple[str, ...], *values: torch.Tensor
-    ) -> torch.Tensor:
-        ctx.formula, ctx.options, ctx.names = formula, options, names
+    def forward(ctx: Any, ready: _Ready, *values: torch.Tensor) -> torch.Tensor:
+        ctx.ready = ready
         ctx.save_for_backward(*values)
-        total, ctx.gradients = _summed(formula, options, names, values, ctx.needs_input_grad[3:])
-        scale = options[-1][1]  # FACTOR's
-        return torch.tensor(total * scale, dtype=values[0].dtype)
+        (found,), ctx.gradients = ready(values)
+        return values[0].new_full((), found * ready.scale)
 
     @staticmethod
     def backward(ctx: Any, upstream: torch.Tensor) -> Any:
         if torch.is_grad_enabled():
-            return None, None, None, *_differentiably(ctx, upstream, reduced=True)
-        gradients = ctx.gradients
-        if gradients is None:  # handed out before, and perhaps changed since
-            needed = ctx.needs_input_grad[3:]
-            _, gradients = _summed(ctx.formula, ctx.options, ctx.names, ctx.saved_tensors, needed)
-        ctx.gradients = None
-        factor = float(upstream)
-        if factor != 1.0 and any(g is not None and g.dtype is torch.float16 for g in gradients):
+            return None, *_differentiably(ctx, upstream)
+        gradients, ctx.gradients = ctx.gradients, None
+        factor = upstream.item()
+        if factor != 1.0 and ctx.ready.dtype is torch.float16:
             # A gradient scaler's factor is there for what float16 cannot hold: it comes first.
-            own = (*ctx.options[:-1], (FACTOR, ctx.options[-1][1] * factor))
-            needed = ctx.needs_input_grad[3:]
-            _, gradients = _summed(ctx.formula, own, ctx.names, ctx.saved_tensors, needed)
-        elif factor != 1.0:
+            other = {FACTOR: ctx.ready.scale * factor}
+            again = ctx.ready.other(SUM, ctx.needs_input_grad[1:], **other)
+            return None, *again(ctx.saved_tensors)[1]
+        if gradients is None:  # handed out before, and perhaps changed since
+            _, gradients = ctx.ready(ctx.saved_tensors)
+        if factor != 1.0:
             gradients = [None if g is None else g.mul_(factor) for g in gradients]
-        return None, None, None, *gradients
+        return None, *gradients
 
 
-def _summed(
-    formula: Formula,
-    options: Items,
-    names: tuple[str, ...],
-    values: Tensors,
-    needed: Sequence[bool],
-) -> tuple[float, list[torch.Tensor | None]]:
-    gradients, written, ready = _prepared(SUM, formula, options, names, values, needed)
-    (total,) = ready.run(*values, *written)
-    return total, gradients
+class _Each(torch.autograd.Function):
+    """A formula's value for each element."""
+
+    @staticmethod
+    def forward(ctx: Any, ready: _Ready, *values: torch.Tensor) -> torch.Tensor:
+        ctx.ready = ready
+        ctx.save_for_backward(*values)
+        result = ready.result(values)
+        ready(values, result)
+        return result
+
+    @staticmethod
+    def backward(ctx: Any, upstream: torch.Tensor) -> Any:
+        if torch.is_grad_enabled():
+            return None, *_differentiably(ctx, upstream)
+        values = ctx.saved_tensors
+        backward = ctx.ready.other(BACKWARD, ctx.needs_input_grad[1:])
+        return None, *backward(values, ctx.ready.above(upstream, values))[1]
 
 
-def _prepared(
-    kind: str,
-    formula: Formula,
-    options: Items,
-    names: tuple[str, ...],
-    values: Tensors,
-    needed: Sequence[bool],
-) -> tuple[list[torch.Tensor | None], list[torch.Tensor], _Ready]:
-    """A gradient for each operand that needs one, as they stand and without gaps, and the pass."""
-    gradients = [
-        torch.empty_like(v) if need else None for v, need in zip(values, needed, strict=True)
-    ]
-    wanted = tuple([name for name, need in zip(names, needed, strict=True) if need])
-    ready = _ready(formula, kind, names, wanted, values, options)
-    return gradients, [g for g in gradients if g is not None], ready
+def _recorded(function: Any) -> Callable[..., torch.Tensor]:
+    """What ``Function.apply`` calls when it has found no transforms; those were asked for before.
+
+    Its search takes longer than the call.
+    """
+    apply: Callable[..., torch.Tensor] = super(torch.autograd.Function, function).apply
+    return apply
+
+
+sum_of_values, each_value = _recorded(_Reduced), _recorded(_Each)
 
 
 def _laid_out_like(tensor: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
@@ -242,38 +313,13 @@ def _laid_out_like(tensor: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
     return torch.empty_like(like, dtype=tensor.dtype).copy_(tensor)
 
 
-class _Each(torch.autograd.Function):
-    """A formula's value for each element."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, formula: Formula, options: Items, names: tuple[str, ...], *values: torch.Tensor
-    ) -> torch.Tensor:
-        ctx.formula, ctx.options, ctx.names = formula, options, names
-        ctx.save_for_backward(*values)
-        result = torch.empty_like(values[0])
-        _ready(formula, EACH, names, (), values, options).run(*values, result)
-        return result
-
-    @staticmethod
-    def backward(ctx: Any, upstream: torch.Tensor) -> Any:
-        if torch.is_grad_enabled():
-            return None, None, None, *_differentiably(ctx, upstream, reduced=False)
-        values, needed = ctx.saved_tensors, ctx.needs_input_grad[3:]
-        gradients, written, ready = _prepared(
-            BACKWARD, ctx.formula, ctx.options, ctx.names, values, needed
-        )
-        ready.run(*values, *written, _laid_out_like(upstream, values[0]))
-        return None, None, None, *gradients
-
-
-def _differentiably(ctx: Any, upstream: torch.Tensor, reduced: bool) -> list[Any]:
+def _differentiably(ctx: Any, upstream: torch.Tensor) -> list[Any]:
     """The gradients as tensor operations that autograd can differentiate again."""
+    ready, needed = ctx.ready, ctx.needs_input_grad[1:]
     # Views: each operand by itself, though one may be made from another, or be the same.
-    values, needed = [v.view_as(v) for v in ctx.saved_tensors], ctx.needs_input_grad[3:]
-    options = dict(ctx.options)
-    each = _eagerly(ctx.formula, ctx.names, values, options)
-    total = each.sum() * options[FACTOR] if reduced else each
+    values = [v.view_as(v) for v in ctx.saved_tensors]
+    each = ready.eagerly(values)
+    total = each.sum() * ready.scale if ready.kind == SUM else each
     if not total.requires_grad:  # no operand that needs a gradient has a part in it
         return [None] * len(values)
     wanted = [v for v, need in zip(values, needed, strict=True) if need]

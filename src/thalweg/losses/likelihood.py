@@ -13,10 +13,11 @@ from thalweg.losses.reduction import (
     check_real,
     chosen_reduction,
     common_size,
+    has_nan,
 )
 from thalweg.ranges import NON_NEGATIVE, number
 from thalweg.rule.formula import Formula
-from thalweg.rule.functions import exp, log, where
+from thalweg.rule.functions import exp, held, log, where
 
 Tensor = torch.Tensor
 
@@ -30,11 +31,12 @@ def poisson_nll(x: Any, y: Any, h: Any) -> Any:
     return value
 
 
-def gaussian_nll(x: Any, y: Any, var: Any, held: Any, h: Any) -> Any:
-    """``held`` is var, taken as a constant: the clamp moves the value, and not the derivative."""
+def gaussian_nll(x: Any, y: Any, var: Any, h: Any) -> Any:
+    """The clamp moves the value, and not the derivative. NaN where var is below 0."""
     error = x - y
-    variance = where(held < h.eps, h.eps + (var - held), var)
-    value = 0.5 * (log(variance) + error * error / variance)
+    fixed = held(var)
+    variance = where(fixed < h.eps, h.eps + (var - fixed), var)
+    value = 0.5 * (log(variance) + error * error / variance) + where(fixed < 0, math.nan, 0.0)
     return value + 0.5 * math.log(2 * math.pi) if h.full else value
 
 
@@ -189,14 +191,16 @@ def gaussian_nll_loss(
         check_real(owner, var=var)
         var = _variance(owner, input, var)
     common_size(owner, input=input, target=target, var=var)
-    operands = {"x": input, "y": target, "var": var, "held": var.detach()}
-    return evaluate(GAUSSIAN, operands, {"full": bool(full), "eps": eps}, reduction)
+    operands = {"x": input, "y": target, "var": var}
+    options = {"full": bool(full), "eps": eps}
+    loss = evaluate(GAUSSIAN, operands, options, reduction, composed=True)
+    if has_nan(loss) and bool((var < 0).any()):
+        raise ValueError(f"{owner}: var must be >= 0, got {var.min().item()}")
+    return loss
 
 
 def _variance(owner: str, input: Tensor, var: Tensor) -> Tensor:
     """The variances in a shape that broadcasts to the input's."""
-    if not torch.compiler.is_compiling() and not var.is_meta and bool((var < 0).any()):
-        raise ValueError(f"{owner}: var must be >= 0, got {var.min().item()}")
     if var.shape == input.shape:
         return var
     if var.shape == input.shape[:-1]:

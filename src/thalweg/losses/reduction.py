@@ -1,5 +1,6 @@
 """What the losses share: their reductions, the checks of their tensors, the base of the modules."""
 
+import math
 import warnings
 from collections.abc import Callable
 from functools import wraps
@@ -70,6 +71,11 @@ def check_tensors(owner: str, **tensors: Any) -> None:
 
 def check_real(owner: str, **tensors: Any) -> None:
     """Raise TypeError for an argument that is no tensor, NotImplementedError for a complex one."""
+    for value in tensors.values():
+        if not isinstance(value, torch.Tensor) or value.is_complex():
+            break
+    else:
+        return
     check_tensors(owner, **tensors)
     for name, value in tensors.items():
         if value.is_complex():
@@ -79,10 +85,20 @@ def check_real(owner: str, **tensors: Any) -> None:
             )
 
 
+def check_floating(owner: str, **tensors: Any) -> None:
+    """Raise TypeError for an argument that is no tensor, NotImplementedError for other dtypes."""
+    check_real(owner, **tensors)
+    for name, value in tensors.items():
+        if not value.is_floating_point():
+            raise NotImplementedError(
+                f"{owner}: {name} must be floating-point, got {value.dtype}; write {name}.float()"
+            )
+
+
 def common_size(owner: str, **tensors: torch.Tensor) -> torch.Size:
     """The size that the arguments broadcast to; RuntimeError if there is none."""
     shapes = [t.shape for t in tensors.values()]
-    if all(shape == shapes[0] for shape in shapes):
+    if shapes.count(shapes[0]) == len(shapes):
         return shapes[0]
     try:
         return torch.Size(torch.broadcast_shapes(*shapes))  # type: ignore[no-untyped-call]
@@ -120,6 +136,41 @@ def threshold(owner: str, name: str, value: Any, allowed: Range) -> float:
         return number(owner, name, value, allowed)
     except ValueError as error:
         raise RuntimeError(str(error)) from None
+
+
+def has_nan(loss: torch.Tensor) -> bool:
+    """Whether a loss holds NaN; False where values cannot be asked for.
+
+    Formulas make NaN of operands out of their range, which are then looked for: no pass over the
+    operands is needed to see that there are none.
+    """
+    if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active() or loss.is_meta:
+        return False
+    total = loss if loss.ndim == 0 else loss.detach().sum()
+    return math.isnan(total.item())
+
+
+def in_float32_under_autocast(
+    tensors: list[torch.Tensor], composed: bool = False
+) -> list[torch.Tensor]:
+    """The operands of a loss as ``torch.autocast`` has them, where it is on: 16 bits as float32.
+
+    The gradients come back in the operands' own dtypes.
+
+    Args:
+        tensors: the operands, on one device.
+        composed: torch makes this loss of other operations. Those are not on the list of what
+            autocast has in float32 on the CPU, where it leaves the loss as it is.
+
+    >>> x = torch.zeros(2, dtype=torch.bfloat16)
+    >>> with torch.autocast("cpu"):
+    ...     in_float32_under_autocast([x])[0].dtype
+    torch.float32
+    """
+    device = tensors[0].device.type
+    if not torch.is_autocast_enabled(device) or (composed and device == "cpu"):
+        return tensors
+    return [t.float() if t.dtype in (torch.float16, torch.bfloat16) else t for t in tensors]
 
 
 def weighted(function: Callable[..., Any]) -> Callable[..., Any]:

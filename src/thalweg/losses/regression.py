@@ -83,8 +83,9 @@ def _regression(
         )
     operands["weight"] = weight
     if reduction == "mean" and divided_by_weight:
-        return evaluate(formula, operands, options, "sum") / weight.sum()
-    return evaluate(formula, operands, options, reduction)
+        total = evaluate(formula, operands, options, "sum", composed=True)
+        return total / weight.sum(dtype=total.dtype)
+    return evaluate(formula, operands, options, reduction, composed=divided_by_weight)
 
 
 def l1_loss(

@@ -14,12 +14,13 @@ learning rate differ. The library part is here, the command is ``thalweg race``:
 """
 
 from thalweg.race.racers import RACERS, Racer, find, grid
-from thalweg.race.result import Result, Standing, StepTime, Trial
-from thalweg.race.run import measure_steps, race, run_trial
+from thalweg.race.result import LossTime, Result, Standing, StepTime, Trial
+from thalweg.race.run import measure_loss, measure_steps, race, run_trial
 from thalweg.race.task import Task, digits
 
 __all__ = [
     "RACERS",
+    "LossTime",
     "Racer",
     "Result",
     "Standing",
@@ -29,6 +30,7 @@ __all__ = [
     "digits",
     "find",
     "grid",
+    "measure_loss",
     "measure_steps",
     "race",
     "run_trial",

@@ -53,6 +53,31 @@ class StepTime:
 
 
 @dataclass(frozen=True)
+class LossTime:
+    """The same training with a loss of ``thalweg.losses`` and with torch's of that name.
+
+    Attributes:
+        loss: the loss's name.
+        optimizer: the racer that trained, at its best learning rate.
+        steps: training steps that were timed, each with the one and the other.
+        thalweg_us: median time of a step with thalweg's loss, microseconds: gradients and update.
+        torch_us: the same with torch's loss, in alternation.
+        saved_us: median of the differences, step by step; below 0 where torch's is the faster.
+        thalweg_accuracy: test accuracy after the last step with thalweg's loss.
+        torch_accuracy: the same with torch's.
+    """
+
+    loss: str
+    optimizer: str
+    steps: int
+    thalweg_us: float
+    torch_us: float
+    saved_us: float
+    thalweg_accuracy: float
+    torch_accuracy: float
+
+
+@dataclass(frozen=True)
 class Standing:
     """One optimizer's trials, by ascending learning rate, and what its step costs."""
 
@@ -108,6 +133,7 @@ class Result:
         seconds: of the whole race, evaluation and compilation included.
         standings: best first: by steps to the target, then seconds; those that missed it follow,
             by accuracy.
+        loss: the winner's training, with thalweg's loss and with torch's.
     """
 
     task: str
@@ -120,6 +146,7 @@ class Result:
     versions: Mapping[str, str]
     seconds: float
     standings: tuple[Standing, ...]
+    loss: LossTime
 
     def to_json(self) -> str:
         """Everything above, and for each standing its best trial and range of learning rates."""

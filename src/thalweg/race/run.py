@@ -7,17 +7,20 @@ from contextlib import contextmanager
 from time import perf_counter
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from thalweg import losses
 from thalweg.race.racers import Racer, grid
-from thalweg.race.result import Result, Standing, StepTime, Trial, ranked
+from thalweg.race.result import LossTime, Result, Standing, StepTime, Trial, ranked
 from thalweg.race.task import Task
 
 Listener = Callable[[Racer, float], None]
+LossFunction = Callable[[Tensor, Tensor], Tensor]
 
 # Layers this small gain nothing from a second thread, and lose much when it waits for a core.
 THREADS = 1
+WARMUP = 5  # steps that are made before those that are timed
 
 
 def race(
@@ -48,7 +51,11 @@ def race(
         )
     start = perf_counter()
     with _threads(THREADS):
-        standings = [_standing(task, r, learning_rates, epochs, before_trial) for r in racers]
+        standings = ranked(
+            [_standing(task, r, learning_rates, epochs, before_trial) for r in racers]
+        )
+        winner = next(r for r in racers if r.name == standings[0].name)
+        loss = measure_loss(task, winner, standings[0].best.lr, epochs)
     parameters = list(task.network().parameters())
     return Result(
         task=task.name,
@@ -64,7 +71,8 @@ def race(
             "threads": str(THREADS),
         },
         seconds=perf_counter() - start,
-        standings=ranked(standings),
+        standings=standings,
+        loss=loss,
     )
 
 
@@ -92,12 +100,8 @@ def run_trial(task: Task, racer: Racer, lr: float, epochs: int) -> Trial:
     seconds_to_target: float | None = None
     diverged = False
     for x, y in task.batches(epochs):
-        start = perf_counter()
-        optimizer.zero_grad()
-        loss = cross_entropy(network(x), y)
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        seconds += perf_counter() - start
+        loss, took = _train(network, optimizer, cross_entropy, x, y)
+        seconds += took
         steps += 1
         if not bool(torch.isfinite(loss)):
             diverged = True
@@ -116,13 +120,57 @@ def run_trial(task: Task, racer: Racer, lr: float, epochs: int) -> Trial:
     )
 
 
+def measure_loss(task: Task, racer: Racer, lr: float, epochs: int) -> LossTime:
+    """Train the same network with thalweg's cross entropy and with torch's, step by step in turn.
+
+    Weights, batches and optimizer are the same. The first steps, in which kernels are compiled or
+    loaded, are not timed.
+    """
+    functions: tuple[LossFunction, ...] = (losses.cross_entropy, cross_entropy)
+    networks = task.network(), task.network()
+    optimizers = [racer.make(network.parameters(), lr) for network in networks]
+    times: list[tuple[float, float]] = []
+    for i, (x, y) in enumerate(task.batches(epochs)):
+        took = [0.0, 0.0]
+        # Whoever goes first finds the caches as the other left them: take turns at that, too.
+        for k in (0, 1) if i % 2 else (1, 0):
+            _, took[k] = _train(networks[k], optimizers[k], functions[k], x, y)
+        times.append((took[0], took[1]))
+    counted = times[WARMUP:] or times
+    return LossTime(
+        loss=cross_entropy.__name__,
+        optimizer=racer.name,
+        steps=len(counted),
+        thalweg_us=1e6 * statistics.median(t[0] for t in counted),
+        torch_us=1e6 * statistics.median(t[1] for t in counted),
+        saved_us=1e6 * statistics.median(t[1] - t[0] for t in counted),
+        thalweg_accuracy=task.accuracy(networks[0]),
+        torch_accuracy=task.accuracy(networks[1]),
+    )
+
+
+def _train(
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    loss_of: LossFunction,
+    x: Tensor,
+    y: Tensor,
+) -> tuple[Tensor, float]:
+    """One training step; the loss, and the seconds that it took."""
+    start = perf_counter()
+    optimizer.zero_grad()
+    loss = loss_of(network(x), y)
+    loss.backward()  # type: ignore[no-untyped-call]
+    optimizer.step()
+    return loss, perf_counter() - start
+
+
 def measure_steps(task: Task, racer: Racer, repeats: int = 100) -> StepTime:
     """Time a step of thalweg's and of torch's class, in turn, on equal parameters and gradients.
 
     The gradients are those of the task's first batch, at every step. The medians of ``repeats``
     steps are reported, after a few that are not counted.
     """
-    warmup = 5
     networks = task.network(), task.network()
     ours = racer.make(networks[0].parameters(), racer.centre)
     theirs = racer.make(networks[1].parameters(), racer.centre, library=torch.optim)
@@ -133,14 +181,14 @@ def measure_steps(task: Task, racer: Racer, repeats: int = 100) -> StepTime:
     first_step = _time(ours)
     _time(theirs)
     times: list[tuple[float, float]] = []
-    for i in range(warmup + repeats):
+    for i in range(WARMUP + repeats):
         # Whoever goes first finds the caches as the other left them: take turns at that, too.
         if i % 2:
             theirs_s, ours_s = _time(theirs), _time(ours)
         else:
             ours_s, theirs_s = _time(ours), _time(theirs)
         times.append((ours_s, theirs_s))
-    counted = times[warmup:]
+    counted = times[WARMUP:]
     return StepTime(
         thalweg_us=1e6 * statistics.median(t[0] for t in counted),
         torch_us=1e6 * statistics.median(t[1] for t in counted),

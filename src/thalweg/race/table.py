@@ -7,7 +7,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from thalweg.race.result import Result, Standing
+from thalweg.race.result import LossTime, Result, Standing
 
 MISSING = "–"
 WIDTH = 100  # holds the table with its longest numbers
@@ -17,7 +17,8 @@ def report(result: Result) -> Group:
     """The table, what its numbers mean, and the race in one line."""
     explanations = [Text(note, style="dim") for note in notes(result)]
     last = Text(summary(result), style="bold")
-    return Group(Text(""), table(result), Text(""), *explanations, Text(""), last)
+    loss = Text(loss_line(result.loss))
+    return Group(Text(""), table(result), Text(""), *explanations, Text(""), loss, last)
 
 
 def table(result: Result) -> Table:
@@ -79,6 +80,16 @@ def notes(result: Result) -> list[str]:
         why = f": it {standing.note}" if standing.note else ""
         lines.append(f"{standing.name} did not reach {100 * result.target:.0f}%{why}.")
     return lines
+
+
+def loss_line(time: LossTime) -> str:
+    """The winner's training with either library's loss, in one line or two."""
+    saved = f"{abs(time.saved_us):.0f} µs {'saved' if time.saved_us >= 0 else 'lost'} per step"
+    return (
+        f"{time.loss} of thalweg.losses in place of torch's ({time.optimizer}, {time.steps} "
+        f"steps): {100 * time.thalweg_accuracy:.1f}% and {100 * time.torch_accuracy:.1f}% "
+        f"accuracy, {time.thalweg_us:.0f} and {time.torch_us:.0f} µs per training step, {saved}."
+    )
 
 
 def summary(result: Result) -> str:

@@ -12,6 +12,9 @@ have derivatives.
 >>> (by_x.op, [a is error for a in by_x.args]), by_y.op, by_y.args[0] is by_x
 (('add', [True, True]), 'negative', True)
 
+A value may be one of a row: then it depends on elements through sums over the row, and on numbers
+of the row itself. What reaches such a number from the elements is summed over the row again.
+
 Where a function has a corner, its derivative is the one torch.autograd has for the same function of
 tensors: 0 for ``abs`` at 0, a half to each side of ``maximum`` at a tie, all of it for a tensor
 that equals the number it is clamped to. At one place it differs: what ``where``, ``maximum`` and
@@ -22,7 +25,7 @@ that equals the number it is clamped to. At one place it differs: what ``where``
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from thalweg.rule.functions import log, sign, where
+from thalweg.rule.functions import log, sign, sum, where
 from thalweg.rule.operations import OPERATIONS
 from thalweg.rule.program import ordered
 from thalweg.rule.symbols import Level, Symbol
@@ -74,6 +77,7 @@ DERIVATIVES: dict[str, tuple[Row, ...] | None] = {
     "multiply": (lambda g, y, a, b: g * b, lambda g, y, a, b: g * a),
     "divide": (lambda g, y, a, b: g / b, lambda g, y, a, b: -g * (y / b)),
     "negative": (lambda g, y, a: -g,),
+    "held": (lambda g, y, a: None,),
     "power": (_power_base, _power_exponent),
     "abs": (lambda g, y, a: g * sign(a),),
     "sqrt": (lambda g, y, a: g / (2 * y),),
@@ -83,6 +87,7 @@ DERIVATIVES: dict[str, tuple[Row, ...] | None] = {
     "expm1": (lambda g, y, a: g * (y + 1),),
     "tanh": (lambda g, y, a: g * (1 - y * y),),
     "sigmoid": (lambda g, y, a: g * (1 - y) * y,),
+    "atan": (lambda g, y, a: g / (1 + a * a),),
     "sign": (lambda g, y, a: None,),
     "maximum": (
         lambda g, y, a, b: _chosen(g, y, other=b, lower=b, upper=a),
@@ -99,24 +104,33 @@ DERIVATIVES: dict[str, tuple[Row, ...] | None] = {
     ),
 }
 
+# The same for what a number of the row is made of.
+OF_ROWS: dict[str, tuple[Row, ...] | None] = {
+    "reduce": (lambda g, y, a: g,),
+    "largest": (lambda g, y, a: Selected(a == y, g / sum(where(a == y, 1.0, 0.0), over="row")),),
+    "pick": (lambda g, y, a, index: Selected(g.graph.is_at(index), g), lambda *_: None),
+    "is_at": None,
+}
+
 
 def gradients(value: Symbol, wrt: Sequence[Symbol]) -> list[Symbol]:
-    """The partial derivatives of an elementwise expression.
+    """The partial derivatives of an expression of an element, or of a row.
 
     d value / d x = sum over the uses u of x of (d value / d u) · (d u / d x), from the value
     backwards, each node once.
 
     Args:
-        value: a number of any level; of interest where it is an element's.
-        wrt: the ELEMENT nodes to differentiate by: loads, or nodes on the way to the value.
+        value: a number of any level; of interest where it is an element's or a row's.
+        wrt: the nodes to differentiate by: loads, numbers of a row, or ELEMENT nodes on the way to
+            the value.
 
     Returns:
         One node for each of ``wrt``, the literal 0 where the value does not depend on it.
 
     Raises:
-        TypeError: the value is a condition, or one of ``wrt`` is not an ELEMENT node.
-        ValueError: the value depends on one of ``wrt`` through a reduction, whose derivative is
-            not elementwise.
+        TypeError: the value is a condition, or one of ``wrt`` is no such node.
+        ValueError: the value depends on one of ``wrt`` through a sum over a tensor, whose
+            derivative is not elementwise.
 
     Source: Griewank and Walther, "Evaluating Derivatives", 2nd edition, 2008, section 3.2.
 
@@ -130,7 +144,7 @@ def gradients(value: Symbol, wrt: Sequence[Symbol]) -> list[Symbol]:
     if value.is_condition:
         raise TypeError(f"gradients: value is a condition, {value!r}; differentiate a number")
     for x in wrt:
-        if x.level is not Level.ELEMENT or x.is_condition:
+        if (x.level is not Level.ELEMENT and x.op != "row") or x.is_condition:
             raise TypeError(
                 f"gradients: wrt holds {x!r}; the derivative is by numbers that differ from "
                 "element to element, such as loads"
@@ -158,7 +172,7 @@ def _depending(value: Symbol, wrt: set[Symbol]) -> list[Symbol]:
     found: dict[Symbol, None] = {}
     for node in ordered([value]):
         if node in wrt or any(a in found for a in node.args):
-            if node.op == "reduce":
+            if node.op == "reduce" and node.detail != "row":
                 raise ValueError(
                     f"{node.line}: gradients through a sum over a tensor (sum, mean, norm) are not "
                     "elementwise; differentiate the expression that is summed"
@@ -169,17 +183,22 @@ def _depending(value: Symbol, wrt: set[Symbol]) -> list[Symbol]:
 
 def _propagate(node: Symbol, parts: dict[Symbol, _Parts]) -> None:
     """Hand a node's derivative on to its arguments."""
-    rows = DERIVATIVES[node.op]
+    rows = DERIVATIVES[node.op] if node.op in DERIVATIVES else OF_ROWS[node.op]
     assert rows is not None  # no row hands anything on to a condition
     condition, g = _combined(parts[node])
     for argument, row in zip(node.args, rows, strict=True):
         if argument not in parts:
             continue
         part = row(g, node, *node.args)
+        if part is None:
+            continue
+        reached = condition
         if isinstance(part, Selected):
-            _add(parts[argument], _both(condition, part.condition), part.value)
-        elif part is not None:
-            _add(parts[argument], condition, part)
+            reached, part = _both(condition, part.condition), part.value
+        if argument.level is Level.REDUCED and node.level is Level.ELEMENT:
+            whole = part if reached is None else where(reached, part, 0.0)
+            reached, part = None, sum(whole, over="row")
+        _add(parts[argument], reached, part)
 
 
 def _both(a: Symbol | None, b: Symbol) -> Symbol:

@@ -13,7 +13,7 @@ each element:
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from thalweg.rule.derivative import gradients, simplified
 from thalweg.rule.program import Stage, prologue_of, stage_of
@@ -24,6 +24,10 @@ from thalweg.rule.tracer import TracedHyperparameters
 SUM, EACH, BACKWARD = "sum", "each", "backward"
 UPSTREAM = "_upstream"  # the operand that holds what comes from above, in BACKWARD
 FACTOR = "_factor"  # the option that every derivative is multiplied by, in SUM
+
+
+# The constants of a program for some options, in float64; None if it does not hold for them.
+Scalars = Callable[[Mapping[str, Any]], Sequence[float] | None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,11 +45,20 @@ class FormulaProgram:
     name: str
     operands: tuple[str, ...]
     stage: Stage
-    scalars: Callable[[Mapping[str, Any]], Sequence[float] | None] = field(repr=False)
+    scalars: Scalars = field(repr=False)
 
     @property
     def stages(self) -> tuple[Stage, ...]:
         return (self.stage,)
+
+
+class Expressions(NamedTuple):
+    """What a formula becomes when it is called with symbols."""
+
+    graph: Graph
+    h: TracedHyperparameters
+    value: Symbol
+    derivatives: Sequence[Symbol]
 
 
 class Formula:
@@ -90,14 +103,20 @@ class Formula:
         programs.append(program)
         return program
 
-    def _trace(
-        self, kind: str, options: Mapping[str, Any], operands: Sequence[str], wanted: Sequence[str]
-    ) -> FormulaProgram:
+    def expressions(
+        self, options: Mapping[str, Any], operands: Sequence[str], wanted: Sequence[str]
+    ) -> Expressions:
+        """The value and its derivatives by the operands wanted, newly traced."""
         graph = Graph()
         loads = {name: graph.load(name) for name in operands}
         h = TracedHyperparameters(self.name, graph, options, 1.0)
         value = self.function(**loads, h=h)
-        by = gradients(value, [loads[name] for name in wanted])
+        return Expressions(graph, h, value, gradients(value, [loads[name] for name in wanted]))
+
+    def _trace(
+        self, kind: str, options: Mapping[str, Any], operands: Sequence[str], wanted: Sequence[str]
+    ) -> FormulaProgram:
+        graph, h, value, by = self.expressions(options, operands, wanted)
         sums: tuple[Symbol, ...] = ()
         if kind == EACH:
             stores = [("_value", value)]
@@ -109,14 +128,20 @@ class Formula:
             sums = (graph.reduce(value, "tensor"),)
         order = (*operands, UPSTREAM)
         stage = stage_of([*(n for _, n in stores), *(r.args[0] for r in sums)], stores, sums, order)
-        _, prologue, guards = prologue_of(stage.constants, {}, graph.guards, h._switches, h._inputs)
-
-        def scalars(given: Mapping[str, Any]) -> Sequence[float] | None:
-            try:
-                constants, _, found = prologue(given, ())
-            except (KeyError, IndexError, TypeError):
-                return None
-            return constants if found == guards else None
-
         names = tuple(dict.fromkeys((*stage.loads, *(name for name, _ in stores))))
+        scalars = scalars_of(stage.constants, graph, h)
         return FormulaProgram(f"{self.name}_{kind}", names, stage, scalars)
+
+
+def scalars_of(constants: Sequence[Symbol], graph: Graph, h: TracedHyperparameters) -> Scalars:
+    """The function that computes these SCALAR nodes from options, and checks the guards met."""
+    _, prologue, guards = prologue_of(constants, {}, graph.guards, h._switches, h._inputs)
+
+    def scalars(given: Mapping[str, Any]) -> Sequence[float] | None:
+        try:
+            found, _, truths = prologue(given, ())
+        except (KeyError, IndexError, TypeError):
+            return None
+        return found if truths == guards else None
+
+    return scalars

@@ -17,16 +17,22 @@ from thalweg.rule.symbols import Symbol
 
 __all__ = [
     "abs",
+    "atan",
     "clip",
     "exp",
     "expm1",
+    "held",
+    "is_at",
+    "largest",
     "lerp",
     "log",
     "log1p",
+    "logsumexp",
     "maximum",
     "mean",
     "minimum",
     "norm",
+    "pick",
     "sigmoid",
     "sign",
     "softplus",
@@ -36,7 +42,7 @@ __all__ = [
     "where",
 ]
 
-SCOPES = ("tensor", "all")
+SCOPES = ("tensor", "all", "row")
 
 
 def _apply(op: str, *args: Any) -> Any:
@@ -87,6 +93,11 @@ def sigmoid(x: Any) -> Any:
     return _apply("sigmoid", x)
 
 
+def atan(x: Any) -> Any:
+    """The angle between -pi / 2 and pi / 2 whose tangent is x."""
+    return _apply("atan", x)
+
+
 def softplus(x: Any) -> Any:
     """log(1 + exp(x)) = max(x, 0) + log(1 + exp(-|x|)); overflows for no x.
 
@@ -98,6 +109,11 @@ def softplus(x: Any) -> Any:
     """
     positive = x > 0
     return log1p(exp(where(positive, -x, x))) + where(positive, x, 0.0)
+
+
+def held(x: Any) -> Any:
+    """x, taken as a constant: nothing is differentiated through it."""
+    return _apply("held", x)
 
 
 def abs(x: Any) -> Any:
@@ -145,8 +161,8 @@ def lerp(a: Any, b: Any, weight: Any) -> Any:
 def sum(x: Any, over: str = "tensor") -> Any:
     """The sum of x over the parameter's tensor, or over ``"all"`` tensors of the optimizer.
 
-    Accumulated in float64. Splits the rule into stages: what it depends on is computed in one
-    kernel, the rest in the next.
+    In a loss, over the ``"row"``. Accumulated in float64. Splits the rule into stages: what it
+    depends on is computed in one pass, the rest in the next.
     """
     if over not in SCOPES:
         raise ValueError(f"sum: over must be one of {SCOPES}, got {over!r}")
@@ -156,7 +172,7 @@ def sum(x: Any, over: str = "tensor") -> Any:
 
 
 def mean(x: Any, over: str = "tensor") -> Any:
-    """The mean of x over the parameter's tensor, or over ``"all"`` tensors of the optimizer."""
+    """The mean of x over what :func:`sum` sums over."""
     total = sum(x, over)
     if isinstance(x, Symbol):
         return total / x.graph.count(over)
@@ -164,8 +180,35 @@ def mean(x: Any, over: str = "tensor") -> Any:
 
 
 def norm(x: Any, over: str = "tensor") -> Any:
-    """The Euclidean norm of the parameter's tensor, or of ``"all"`` tensors of the optimizer."""
+    """The Euclidean norm, sqrt of the :func:`sum` of squares."""
     return sqrt(sum(x * x, over))
+
+
+def largest(x: Any) -> Any:
+    """The largest of the row; NaN if any is. Of several the derivative is shared evenly."""
+    if isinstance(x, Symbol):
+        return x.graph.largest(x)
+    return torch.amax(x, -1, keepdim=True)
+
+
+def logsumexp(x: Any) -> Any:
+    """log(sum(exp(x))) over the row; overflows for no x."""
+    top = held(largest(x))
+    return top + log(sum(exp(x - top), over="row"))
+
+
+def pick(x: Any, index: Any) -> Any:
+    """The element of the row at an index."""
+    if isinstance(x, Symbol):
+        return x.graph.pick(x, index)
+    return torch.gather(x.expand(*index.shape[:-1], x.shape[-1]), -1, index)
+
+
+def is_at(x: Any, index: Any) -> Any:
+    """Whether an element of x is the one at an index of its row: a condition."""
+    if isinstance(x, Symbol):
+        return x.graph.is_at(index)
+    return torch.arange(x.shape[-1], device=x.device) == index
 
 
 class AllTensors:
@@ -199,6 +242,8 @@ _all_tensors: ContextVar[AllTensors | None] = ContextVar("all_tensors", default=
 
 
 def _eager_sum(x: torch.Tensor, over: str) -> torch.Tensor:
+    if over == "row":
+        return torch.sum(x, -1, keepdim=True, dtype=torch.float64).to(x.dtype)
     part = torch.sum(x, dtype=torch.float64).to(x.dtype)
     run = _all_tensors.get()
     if over == "tensor" or run is None:

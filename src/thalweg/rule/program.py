@@ -30,11 +30,12 @@ def switch(x: Any) -> tuple[type, Any]:
 
 _PROLOGUE_NAMES: dict[str, Any] = {
     **{name: getattr(scalars, name) for name in ("divide", "power", "sqrt", "exp", "log")},
-    **{name: getattr(scalars, name) for name in ("log1p", "expm1", "tanh", "sigmoid")},
+    **{name: getattr(scalars, name) for name in ("log1p", "expm1", "tanh", "sigmoid", "atan")},
     **{name: getattr(scalars, name) for name in ("sign", "maximum", "minimum", "where")},
     "number": number,
     "switch": switch,
     "invert": lambda x: not x,
+    "held": lambda x: x,
     "nan": scalars.nan,
     "inf": scalars.inf,
 }

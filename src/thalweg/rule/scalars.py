@@ -69,6 +69,10 @@ def sigmoid(x: float) -> float:
     return 1 / (1 + exp(-x))
 
 
+def atan(x: float) -> float:
+    return math.atan(x)
+
+
 def sign(x: float) -> float:
     return 1.0 if x > 0 else -1.0 if x < 0 else 0.0
 

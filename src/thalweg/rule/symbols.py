@@ -40,7 +40,9 @@ class Symbol:
 
     Attributes:
         op: an operation's name, or one of ``literal``, ``input`` (a hyperparameter or scalar
-            state), ``load`` (an operand), ``reduce``, ``count`` (elements reduced over).
+            state), ``load`` (an operand), ``row`` (one that has a number for each row), ``reduce``
+            and ``largest``, ``count`` (elements reduced over), ``pick`` and ``is_at`` (an element
+            of a row by its index).
         args: the nodes it is computed from.
         detail: the literal's value, the input's or operand's name, the reduction's scope.
         level: when its value is known.
@@ -78,6 +80,8 @@ class Symbol:
     def is_condition(self) -> bool:
         if self.op == "literal":
             return isinstance(self.value, bool)
+        if self.op == "is_at":
+            return True
         return self.op in OPERATIONS and OPERATIONS[self.op].condition
 
     def __repr__(self) -> str:
@@ -196,7 +200,8 @@ class Symbol:
 class Graph:
     """The nodes of one trace, each distinct expression once, and the guards met on the way."""
 
-    def __init__(self) -> None:
+    def __init__(self, scopes: tuple[str, ...] = ("tensor", "all")) -> None:
+        self._scopes = scopes
         self._nodes: dict[tuple[Any, ...], Symbol] = {}
         self.guards: dict[Symbol, bool] = {}
         self._rewrite: Rewrite | None = None
@@ -249,12 +254,48 @@ class Graph:
         return self._intern("load", (), operand, Level.ELEMENT, 0, None)
 
     def reduce(self, x: Symbol, scope: str) -> Symbol:
-        """The sum of ``x`` over a tensor or all tensors, known one stage later."""
+        """The sum of ``x`` over a tensor, all tensors or a row, known one stage later."""
+        if scope not in self._scopes:
+            raise ValueError(
+                f"{_rule_line()}: a sum over {scope!r} is not known here; over must be one of "
+                f"{', '.join(map(repr, self._scopes))}"
+            )
+        if scope == "row" and x.level is not Level.ELEMENT:
+            return x * self.count(scope)
         return self._intern("reduce", (x,), scope, Level.REDUCED, x.stage + 1, None)
 
     def count(self, scope: str) -> Symbol:
         """How many elements a reduction of that scope runs over."""
-        return self._intern("count", (), scope, Level.REDUCED, 1, None)
+        known_from = 0 if scope == "row" else 1
+        return self._intern("count", (), scope, Level.REDUCED, known_from, None)
+
+    def row(self, operand: str) -> Symbol:
+        """An operand that has one number for each row."""
+        return self._intern("row", (), operand, Level.REDUCED, 0, None)
+
+    def largest(self, x: Symbol) -> Symbol:
+        """The largest ``x`` of a row, known one stage later."""
+        self._check_rows("largest")
+        return self._intern("largest", (x,), None, Level.REDUCED, x.stage + 1, None)
+
+    def pick(self, x: Symbol, index: Symbol) -> Symbol:
+        """The element of an operand at an index of the row."""
+        self._check_rows("pick")
+        if x.op != "load":
+            raise TypeError(
+                f"{_rule_line()}: pick takes an operand as it is, got {x!r}; pick first and "
+                "compute with what was picked"
+            )
+        return self._intern("pick", (x, index), None, Level.REDUCED, 0, None)
+
+    def is_at(self, index: Symbol) -> Symbol:
+        """Whether an element is the one at an index of the row."""
+        self._check_rows("is_at")
+        return self._intern("is_at", (index,), None, Level.ELEMENT, 0, None)
+
+    def _check_rows(self, word: str) -> None:
+        if "row" not in self._scopes:
+            raise ValueError(f"{_rule_line()}: {word} is for losses of rows; there are none here")
 
     def guard(self, condition: Symbol) -> bool:
         """The concrete truth of a SCALAR, remembered: the trace holds only while it stays so."""

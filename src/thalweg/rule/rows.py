@@ -1,0 +1,204 @@
+"""Formulas of rows: one value for each row of the operands, traced with their derivatives.
+
+Cross entropy is one. A row formula sums over the row and picks elements of it:
+
+>>> from thalweg.rule.functions import logsumexp, pick
+>>> def cross_entropy(x, y, h):
+...     return logsumexp(x) - pick(x, y)
+>>> formula = RowFormula(cross_entropy, y=Kind.INDEX)
+>>> program = formula.program("sum", {"_factor": 1.0}, ["x", "y"], wanted=["x"])
+>>> for stage in program.stages:
+...     print([r.op for r in stage.reductions], [name for name, _ in stage.stores])
+['largest'] []
+['reduce'] []
+[] ['_d_x']
+
+The largest of the row is found in the first pass over it, the sum of exponentials in the second,
+and the third stores the derivative.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+from thalweg.rule.derivative import gradients, simplified
+from thalweg.rule.formula import (
+    BACKWARD,
+    EACH,
+    FACTOR,
+    SUM,
+    UPSTREAM,
+    Expressions,
+    Scalars,
+    scalars_of,
+)
+from thalweg.rule.program import Stage, ordered, stage_of
+from thalweg.rule.symbols import Graph, Level, Symbol
+from thalweg.rule.tracer import TracedHyperparameters
+
+
+class Kind(Enum):
+    """What an operand has a number for."""
+
+    ELEMENT = "element"  # each element of each row
+    COLUMN = "column"  # each element, the same in every row: the weights of classes
+    ROW = "row"  # each row
+    INDEX = "index"  # each row: a place in it
+
+
+ROW_WISE = (Kind.ROW, Kind.INDEX)
+REDUCTIONS = ("reduce", "largest")
+
+
+@dataclass(frozen=True, eq=False)
+class RowProgram:
+    """Passes over each row, for one setting of the switches.
+
+    Attributes:
+        name: the formula's.
+        operands: every operand, those given first.
+        kinds: what each has a number for.
+        stages: the passes over a row's elements.
+        between: the numbers of the row to compute before each pass, and after the last.
+        row_stores: operands with a number for each row, and what is stored in them.
+        value: the row's value, to sum up; None where it is not asked for.
+        constants: the SCALAR nodes that all of this takes.
+        scalars: their values for these options, in float64; None if the program does not hold for
+            them.
+    """
+
+    name: str
+    operands: tuple[str, ...]
+    kinds: Mapping[str, Kind]
+    stages: tuple[Stage, ...]
+    between: tuple[tuple[Symbol, ...], ...]
+    row_stores: tuple[tuple[str, Symbol], ...]
+    value: Symbol | None
+    constants: tuple[Symbol, ...]
+    scalars: Scalars = field(repr=False)
+
+
+class RowFormula:
+    """A function of rows, and the programs traced from it so far.
+
+    Args:
+        function: ``function(x, y, ..., h)``; operands are given by the names of its parameters,
+            and those with a default may be left out. Returns a number for each row.
+        kinds: what the operands have a number for; each element, if not said.
+    """
+
+    def __init__(self, function: Callable[..., Any], **kinds: Kind) -> None:
+        self.function = function
+        self.name = str(getattr(function, "__name__", "formula"))
+        self.kinds = kinds
+        self._programs: dict[tuple[Any, ...], list[RowProgram]] = {}
+        self._kinds_of: dict[tuple[str, ...], tuple[Kind, ...]] = {}
+
+    def __repr__(self) -> str:
+        return f"RowFormula({self.name})"
+
+    def kinds_of(self, operands: tuple[str, ...]) -> tuple[Kind, ...]:
+        """What each of these operands has a number for."""
+        found = self._kinds_of.get(operands)
+        if found is None:
+            found = tuple(self.kinds.get(name, Kind.ELEMENT) for name in operands)
+            self._kinds_of[operands] = found
+        return found
+
+    def program(
+        self,
+        kind: str,
+        options: Mapping[str, Any],
+        operands: Sequence[str],
+        wanted: Sequence[str] = (),
+    ) -> RowProgram:
+        """The program for these options, traced at most once for each setting of the switches.
+
+        Args:
+            kind: as for :class:`thalweg.rule.formula.Formula`; values and upstream derivatives are
+                one for each row.
+            options: what ``h`` holds.
+            operands: the operands given.
+            wanted: the operands to differentiate by; stored as ``_d_`` and their name.
+        """
+        programs = self._programs.setdefault((kind, *operands, None, *wanted), [])
+        for program in programs:
+            if program.scalars(options) is not None:
+                return program
+        program = self._trace(kind, options, operands, wanted)
+        programs.append(program)
+        return program
+
+    def expressions(
+        self, options: Mapping[str, Any], operands: Sequence[str], wanted: Sequence[str]
+    ) -> Expressions:
+        """The value and its derivatives by the operands wanted, newly traced."""
+        graph = Graph(scopes=("row",))
+        kinds = dict(zip(operands, self.kinds_of(tuple(operands)), strict=True))
+        given = {
+            name: graph.row(name) if kind in ROW_WISE else graph.load(name)
+            for name, kind in kinds.items()
+        }
+        h = TracedHyperparameters(self.name, graph, options, 1.0)
+        value = self.function(**given, h=h)
+        if not isinstance(value, Symbol) or value.level is Level.ELEMENT:
+            raise TypeError(
+                f"{self.name}: the formula must return one number for each row, got {value!r}; "
+                "sum over the row"
+            )
+        return Expressions(graph, h, value, gradients(value, [given[name] for name in wanted]))
+
+    def _trace(
+        self, kind: str, options: Mapping[str, Any], operands: Sequence[str], wanted: Sequence[str]
+    ) -> RowProgram:
+        graph, h, value, by = self.expressions(options, operands, wanted)
+        kinds = dict(zip(operands, self.kinds_of(tuple(operands)), strict=True))
+        stores = []
+        if kind == EACH:
+            stores = [("_value", value)]
+            kinds["_value"] = Kind.ROW
+        else:
+            factor = graph.row(UPSTREAM) if kind == BACKWARD else getattr(h, FACTOR)
+            with graph.rewritten(simplified):
+                stores = [(f"_d_{n}", g * factor) for n, g in zip(wanted, by, strict=True)]
+            kinds |= {f"_d_{name}": kinds[name] for name in wanted}
+            if kind == BACKWARD:
+                kinds[UPSTREAM] = Kind.ROW
+        element_stores = [s for s in stores if kinds[s[0]] not in ROW_WISE]
+        row_stores = [s for s in stores if kinds[s[0]] in ROW_WISE]
+        wanted_value = value if kind == SUM else None
+        results = [node for _, node in stores] + ([value] if kind == SUM else [])
+        stages, between = _stages(results, element_stores, operands)
+        used = [c for s in stages for c in s.constants] + [n for nodes in between for n in nodes]
+        taken = used + [a for n in used for a in n.args] + results
+        constants = [c for c in dict.fromkeys(taken) if c.level is Level.SCALAR]
+        return RowProgram(
+            name=f"{self.name}_{kind}",
+            operands=tuple(kinds),
+            kinds=kinds,
+            stages=stages,
+            between=between,
+            row_stores=tuple(row_stores),
+            value=wanted_value,
+            constants=tuple(constants),
+            scalars=scalars_of(constants, graph, h),
+        )
+
+
+def _stages(
+    results: Sequence[Symbol], stores: Sequence[tuple[str, Symbol]], operands: Sequence[str]
+) -> tuple[tuple[Stage, ...], tuple[tuple[Symbol, ...], ...]]:
+    """The passes that give these results, and the numbers of the row around each."""
+    used = ordered(results)
+    reductions = [n for n in used if n.op in REDUCTIONS]
+    last = max([r.args[0].stage for r in reductions] + [n.stage for _, n in stores], default=-1)
+    stages = []
+    for k in range(last + 1):
+        reduced = [r for r in reductions if r.args[0].stage == k]
+        stored = stores if k == last else []
+        nodes = [r.args[0] for r in reduced] + [node for _, node in stored]
+        stages.append(stage_of(nodes, stored, reduced, operands))
+    own = [n for n in used if n.level is Level.REDUCED and n.op not in REDUCTIONS]
+    between = [tuple(n for n in own if n.stage == k) for k in range(last + 2)]
+    return tuple(stages), tuple(between)
