@@ -133,8 +133,6 @@ LOSSES = {
     "ciou_loss": Picture("ciou_loss([x, 0.0, x + 1, 2.0], [0.0, 0.0, 2.0, 1.0])"),
     "zero_one_loss": Picture("zero_one_loss(x, y)", over=SIGNS, differentiable=False),
 }  # fmt: skip
-# Those that this version has not.
-LOSSES = {name: picture for name, picture in LOSSES.items() if hasattr(losses, name)}
 
 
 def said(value: Any) -> str:

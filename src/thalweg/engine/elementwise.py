@@ -29,6 +29,9 @@ _COUNTS = 64  # numbers of elements for which a pass keeps its calls
 # Tensors that have escaped from a transform of functions look like others, and have no memory.
 is_wrapped: Callable[[torch.Tensor], bool] = torch._C._functorch.is_functorch_wrapped_tensor
 
+# On for any device: cheaper to ask than for one device by name.
+autocast_is_on: Callable[[], bool] = torch._C._is_any_autocast_enabled
+
 
 class _Layout:
     """How so many elements are cut up."""

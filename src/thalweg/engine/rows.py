@@ -7,6 +7,7 @@ pixels), and a loop runs across as many rows at a time as keep the processor's l
 """
 
 import ctypes
+import math
 import struct
 from collections.abc import Mapping, Sequence
 
@@ -26,14 +27,15 @@ from thalweg.engine.cpu import (
 )
 from thalweg.engine.formats import Format, compute_type, format_of
 from thalweg.engine.units import WORTH_A_THREAD
+from thalweg.rule.formula import FACTOR
 from thalweg.rule.program import Stage, ordered
 from thalweg.rule.rows import Kind, RowProgram
 from thalweg.rule.symbols import Level, Symbol
 
 # Places in the argument block, each an int64.
-TICKET, TICKETS, BLOCKS_EACH, BLOCKS, COUNT, INNER, ADDRESSES, CONSTANTS, TOTALS = range(9)
-IGNORED, BAD = 9, 10
-ARGUMENTS = 11
+TICKET, TICKETS, BLOCKS_EACH, BLOCKS, ROWS, COUNT, INNER, ADDRESSES, CONSTANTS, TOTALS = range(10)
+IGNORED, BAD, AVERAGED, TAKEN = range(10, 14)
+ARGUMENTS = 14
 
 KEPT_SIZES = 64  # for which a pass keeps its argument blocks
 LANES = 128  # rows that are worked through at a time where they are neighbours
@@ -46,7 +48,7 @@ from thalweg.engine.intrinsics import larger_of
 
 def work(arguments):
     a = int64_pointer(arguments)
-    tickets, blocks_each, blocks = a[{TICKETS}], a[{BLOCKS_EACH}], a[{BLOCKS}]
+    tickets, blocks_each, blocks, rows = a[{TICKETS}], a[{BLOCKS_EACH}], a[{BLOCKS}], a[{ROWS}]
     count, inner, ignored = a[{COUNT}], a[{INNER}], a[{IGNORED}]
     addresses = int64_pointer(a[{ADDRESSES}])
     constants, totals = float64_pointer(a[{CONSTANTS}]), float64_pointer(a[{TOTALS}])
@@ -85,6 +87,7 @@ class _Printer:
             condition = " != 0.0" if c.is_condition else ""
             setup.append(f"d{i} = constants[{i}]{condition}")
             setup.append(f"c{i} = d{i}" if condition else f"c{i} = {self.compute}(d{i})")
+        setup += self._averaging()
         body = self._block()
         work = _HEAD.format(
             compute=self.compute,
@@ -92,6 +95,23 @@ class _Printer:
             body="\n".join(indented(body, 12)),
         )
         return work + ENTRY
+
+    def _averaging(self) -> list[str]:
+        """Count the rows that take part, and divide what all derivatives are multiplied by."""
+        if not self.indices or self.program.value is None:
+            return []
+        at = list(self.program.kinds).index(self.indices[0])
+        factor = [i for c, i in self.constants.items() if c.detail == f"h.{FACTOR}"]
+        return [
+            f"if a[{AVERAGED}] != 0:",
+            f"    indices = int64_pointer(addresses[{at}])",
+            "    number = 0",
+            "    for row in range(rows):",
+            "        number += 1 if indices[row] != ignored else 0",
+            f"    a[{TAKEN}] = number",
+            *[f"    d{i} = d{i} / float64(number)" for i in factor],
+            *[f"    c{i} = {self.compute}(d{i})" for i in factor],
+        ]
 
     def _kept(self) -> dict[Symbol, str]:
         """Values that take long to compute, and the results that hold them until the last pass."""
@@ -200,7 +220,7 @@ class _Printer:
     def _between(self, nodes: Sequence[Symbol]) -> list[str]:
         lines = []
         for node in nodes:
-            if node.op == "row" and self.program.kinds[node.detail] is Kind.INDEX:
+            if node.op == "index":
                 self.numbers[node] = f"at_{node.detail}[lane]" if self.across else "index"
                 continue
             text = self._number(node)
@@ -218,9 +238,7 @@ class _Printer:
         return name
 
     def _index_nodes(self) -> list[Symbol]:
-        return [
-            n for n in self.numbers if n.op == "row" and self.program.kinds[n.detail] is Kind.INDEX
-        ]
+        return [n for n in self.numbers if n.op == "index"]
 
     def _number(self, node: Symbol) -> str:
         if node.op == "count":
@@ -270,7 +288,7 @@ class _Printer:
         for c in stage.constants:
             if c.level is Level.SCALAR:
                 names[c] = f"c{self.constants[c]}"
-            elif c.is_condition or (c.op == "row" and c in self._index_nodes_set()):
+            elif c.is_condition or c.op == "index":
                 names[c] = self.numbers[c]
             elif self.across:
                 names[c] = f"{self.compute}({self.numbers[c]})"
@@ -279,9 +297,6 @@ class _Printer:
                 before.append(f"{names[c]} = {self.compute}({self.numbers[c]})")
         loop = self._elements(stage, names)
         return [*before, *self._looped(stage, names, loop)]
-
-    def _index_nodes_set(self) -> set[Symbol]:
-        return set(self._index_nodes())
 
     def _elements(self, stage: Stage, names: dict[Symbol, str]) -> list[str]:
         """What is done with one element; ``names`` then has what became of each node."""
@@ -426,13 +441,14 @@ class _Block:
             self.threads,
             blocks_each,
             blocks,
+            outer * inner,
             count,
             inner,
             self.address + 8 * ARGUMENTS,
             self.address + 8 * (ARGUMENTS + operands),
             self.totals.ctypes.data,
             NO_INDEX,
-            0,
+            *(0, 0, 0),
         ]
 
 
@@ -472,6 +488,7 @@ class RowPass:
         constants: Sequence[float],
         sizes: tuple[int, int, int],
         ignored: int = NO_INDEX,
+        averaged: bool = False,
     ) -> tuple[float, int]:
         """Go over the rows of dense tensors.
 
@@ -481,6 +498,7 @@ class RowPass:
             sizes: how the elements lie: ``[outer, elements of a row, inner]``, C-contiguous; there
                 are outer x inner rows.
             ignored: rows with this index take no part: their value and derivatives are 0.
+            averaged: divide the sum and the derivatives by the number of rows that take part.
 
         Returns:
             The sum of the rows' values, and the number of a row whose index is none of its
@@ -496,10 +514,14 @@ class RowPass:
         arguments = block.arguments
         self._write(arguments, 8 * ARGUMENTS, *addresses, *constants)
         arguments[TICKET], arguments[IGNORED], arguments[BAD] = 0, ignored, 0
+        arguments[AVERAGED] = averaged
         wanted = min(block.threads, torch.get_num_threads()) if block.threads > 1 else 1
         threads.run(kernel, block.address, wanted)
         totals = block.totals
         total = totals.item() if len(totals) == 1 else float(totals.sum())
+        if averaged:
+            taken = arguments[TAKEN]
+            total = total / taken if taken else math.nan
         found = total, arguments[BAD] - 1
         if sizes not in self._free and len(self._free) >= KEPT_SIZES:
             self._free.clear()

@@ -21,6 +21,16 @@ from thalweg.losses.binary import (
     multilabel_soft_margin_loss,
     sigmoid_focal_loss,
 )
+from thalweg.losses.boxes import (
+    CIoULoss,
+    DIoULoss,
+    GIoULoss,
+    IoULoss,
+    ciou_loss,
+    diou_loss,
+    giou_loss,
+    iou_loss,
+)
 from thalweg.losses.classification import (
     CrossEntropyLoss,
     FocalLoss,
@@ -28,6 +38,10 @@ from thalweg.losses.classification import (
     cross_entropy,
     focal_loss,
     nll_loss,
+)
+from thalweg.losses.ctc import (
+    CTCLoss,
+    ctc_loss,
 )
 from thalweg.losses.define import loss
 from thalweg.losses.embedding import (
@@ -64,6 +78,10 @@ from thalweg.losses.multi_margin import (
     MultiMarginLoss,
     multi_margin_loss,
 )
+from thalweg.losses.multilabel_margin import (
+    MultiLabelMarginLoss,
+    multilabel_margin_loss,
+)
 from thalweg.losses.overlap import (
     DiceLoss,
     dice_loss,
@@ -78,26 +96,36 @@ from thalweg.losses.regression import (
     mse_loss,
     smooth_l1_loss,
 )
+from thalweg.losses.zero_one import (
+    ZeroOneLoss,
+    zero_one_loss,
+)
 from thalweg.rule.rows import Kind
 
 __all__ = [
     "BCELoss",
     "BCEWithLogitsLoss",
     "BinaryFocalLoss",
+    "CIoULoss",
+    "CTCLoss",
     "CosineEmbeddingLoss",
     "CrossEntropyLoss",
+    "DIoULoss",
     "DiceLoss",
     "FocalLoss",
+    "GIoULoss",
     "GaussianNLLLoss",
     "HingeEmbeddingLoss",
     "HingeLoss",
     "HuberLoss",
+    "IoULoss",
     "KLDivLoss",
     "Kind",
     "L1Loss",
     "LinearCrossEntropyLoss",
     "MSELoss",
     "MarginRankingLoss",
+    "MultiLabelMarginLoss",
     "MultiLabelSoftMarginLoss",
     "MultiMarginLoss",
     "NLLLoss",
@@ -106,16 +134,22 @@ __all__ = [
     "SoftMarginLoss",
     "TripletMarginLoss",
     "TripletMarginWithDistanceLoss",
+    "ZeroOneLoss",
     "binary_cross_entropy",
     "binary_cross_entropy_with_logits",
+    "ciou_loss",
     "cosine_embedding_loss",
     "cross_entropy",
+    "ctc_loss",
     "dice_loss",
+    "diou_loss",
     "focal_loss",
     "gaussian_nll_loss",
+    "giou_loss",
     "hinge_embedding_loss",
     "hinge_loss",
     "huber_loss",
+    "iou_loss",
     "kl_div",
     "l1_loss",
     "linear_cross_entropy",
@@ -123,6 +157,7 @@ __all__ = [
     "margin_ranking_loss",
     "mse_loss",
     "multi_margin_loss",
+    "multilabel_margin_loss",
     "multilabel_soft_margin_loss",
     "nll_loss",
     "poisson_nll_loss",
@@ -131,4 +166,5 @@ __all__ = [
     "soft_margin_loss",
     "triplet_margin_loss",
     "triplet_margin_with_distance_loss",
+    "zero_one_loss",
 ]

@@ -127,8 +127,7 @@ def binary_cross_entropy(
     check_real(owner, input=input, target=target)
     reduction = chosen_reduction(owner, reduction, size_average, reduce)
     check_same_size(owner, input, target)
-    device = input.device.type
-    if device != "cpu" and torch.is_autocast_enabled(device):
+    if not input.is_cpu and torch.is_autocast_enabled(device := input.device.type):
         raise RuntimeError(
             f"{owner}: probabilities in 16 bits are too coarse under autocast on {device}; leave "
             "out the sigmoid and call binary_cross_entropy_with_logits, or disable autocast here"

@@ -8,7 +8,13 @@ from typing import Any
 import torch
 
 from thalweg.losses.evaluate import evaluate
-from thalweg.losses.reduction import Loss, check_real, check_same_size, chosen_reduction
+from thalweg.losses.reduction import (
+    Loss,
+    check_real,
+    check_same_size,
+    chosen_reduction,
+    readable,
+)
 from thalweg.ranges import NON_NEGATIVE, number
 from thalweg.rule.formula import Formula
 from thalweg.rule.functions import abs, atan, held, maximum, minimum, where
@@ -123,13 +129,6 @@ def _loss(
     return evaluate(formula, dict(corners), {"eps": eps}, reduction)
 
 
-def can_be_read(*tensors: Tensor) -> bool:
-    """Whether numbers may be looked at: not while a compiler or ``torch.func`` goes through."""
-    if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
-        return False
-    return not any(t.is_meta for t in tensors)
-
-
 def _check_boxes(owner: str, **tensors: Tensor) -> None:
     for name, value in tensors.items():
         if not value.ndim or value.shape[-1] != 4:
@@ -137,7 +136,7 @@ def _check_boxes(owner: str, **tensors: Tensor) -> None:
                 f"{owner}: {name} must hold boxes (x1, y1, x2, y2) in its last dimension, got the "
                 f"size {tuple(value.shape)}"
             )
-        if not can_be_read(value):
+        if not readable(value):
             continue
         crossed = value[..., 2:] < value[..., :2]
         if crossed.any():

@@ -4,6 +4,7 @@ import operator
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 
 from thalweg.losses.evaluate_rows import evaluate_rows
@@ -14,6 +15,7 @@ from thalweg.losses.reduction import (
     check_tensors,
     chosen_reduction,
     in_float32_under_autocast,
+    readable,
     threshold,
 )
 from thalweg.ranges import NON_NEGATIVE, UNIT_INTERVAL, number
@@ -280,6 +282,7 @@ class _Classes(NamedTuple):
     ) -> "_Classes":
         target, dim = class_targets(owner, input, target)
         if weight is None:
+            (input,) = in_float32_under_autocast([input])
             return _Classes(input, target, {}, dim, checked_class(owner, ignore_index))
         check_tensors(owner, weight=weight)
         input, weight = in_float32_under_autocast([input, weight])
@@ -291,7 +294,7 @@ class _Classes(NamedTuple):
     ) -> Tensor:
         operands = {"x": self.input, "y": self.target, **self.weights}
         divisor = None
-        if reduction == "mean":
+        if reduction == "mean" and self.weights:
             classes = self.input.shape[self.dim]
             divisor = total_weight(self.target, self.weights, classes, self.ignored)
         loss = evaluate_rows(
@@ -302,11 +305,13 @@ class _Classes(NamedTuple):
 
 def total_weight(
     target: Tensor, weights: Mapping[str, Tensor], classes: int, ignored: int
-) -> Tensor:
+) -> Tensor | float:
     """The sum of the targets' weights, or their number; those ignored count nothing.
 
     In float32 at least: 16 bits do not hold the sum of many.
     """
+    if not weights and target.is_cpu and readable(target):
+        return int(np.count_nonzero(target.numpy() != ignored))  # much the shortest call
     taken = target != ignored
     if not weights or not classes:
         return torch.count_nonzero(taken)

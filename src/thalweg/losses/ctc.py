@@ -8,13 +8,14 @@ from typing import Any
 import torch
 
 from thalweg.losses.evaluate import HALVES
-from thalweg.losses.evaluate_ctc import Task, evaluate, readable
+from thalweg.losses.evaluate_ctc import Task, evaluate
 from thalweg.losses.reduction import (
     Loss,
     check_floating,
     check_tensors,
     chosen_reduction,
     in_float32_under_autocast,
+    readable,
 )
 
 Tensor = torch.Tensor

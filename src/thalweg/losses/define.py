@@ -167,7 +167,7 @@ class DefinedOfRows(Defined):
         if not 0 <= dim < len(size):
             raise IndexError(f"{name}: dim must be a dimension of the operands, {tuple(size)}")
         sizes = {Kind.ELEMENT: size, Kind.COLUMN: size[dim : dim + 1]}
-        rows, divisor = torch.Size(without(size, dim)), None
+        rows = torch.Size(without(size, dim))
         for operand, kind in of.items():
             tensor, wanted = tensors[operand], sizes.get(kind, rows)
             if kind is Kind.ELEMENT:
@@ -178,10 +178,8 @@ class DefinedOfRows(Defined):
                     f"{name}: {operand} must have one number for each {each}, size "
                     f"{tuple(wanted)}, got {tuple(tensor.shape)}"
                 )
-            if kind is Kind.INDEX:
-                if tensor.dtype is not torch.int64:
-                    raise RuntimeError(f"{name}: {operand} must be int64, got {tensor.dtype}")
-                divisor = (tensor != ignore_index).sum() if reduction == "mean" else None
+            if kind is Kind.INDEX and tensor.dtype is not torch.int64:
+                raise RuntimeError(f"{name}: {operand} must be int64, got {tensor.dtype}")
         return evaluate_rows(
-            name, self.formula, tensors, options, reduction, dim, divisor, ignore_index
+            name, self.formula, tensors, options, reduction, dim, ignored=ignore_index
         )

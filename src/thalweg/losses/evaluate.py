@@ -12,6 +12,7 @@ from operator import attrgetter
 from typing import Any
 
 import torch
+from torch.autograd import forward_ad
 
 from thalweg.engine import heard
 from thalweg.engine.eager import EagerHyperparameters
@@ -82,6 +83,10 @@ class _Ready:
         keys = (*options,)
         return _ready(self.formula, kind, self.names, needed, self.dtype, keys, *options.values())
 
+    def arranged(self, values: list[torch.Tensor]) -> "tuple[_Ready, list[torch.Tensor]]":
+        """The operands as the pass takes them, and the pass for them."""
+        return self, _in_one_order(values)
+
     def result(self, values: Tensors) -> torch.Tensor:
         """Room for the values."""
         return torch.empty_like(values[0])
@@ -93,6 +98,10 @@ class _Ready:
     def eagerly(self, values: Tensors) -> torch.Tensor:
         """The values by tensor operations."""
         return _eagerly(self.formula, self.names, values, self.options)
+
+    def reduced(self, each: torch.Tensor, values: Tensors) -> torch.Tensor:
+        """The sum that the pass stands for, by tensor operations."""
+        return reduced(each, 1.0) * self.scale
 
 
 # Many options (a scale for each batch size, say) make many of these; each holds little. Typed: True
@@ -138,7 +147,7 @@ def evaluate(
             each = _eagerly(formula, names, values, options)
             if reduction == "none":
                 return each
-            return each.sum() / _divisor(each.numel(), reduction, divisor)
+            return reduced(each, _divisor(each.numel(), reduction, divisor))
     if not all(map(torch.Tensor.is_contiguous, values)):
         values = _in_one_order(values)
     first = values[0]
@@ -157,7 +166,22 @@ def evaluate(
     if True in needed:
         return sum_of_values(ready, *values)
     (found,), _ = ready(values)
-    return first.new_full((), found * scale)
+    return number_like(first, found * scale)
+
+
+def reduced(each: torch.Tensor, divisor: float | torch.Tensor) -> torch.Tensor:
+    """The sum of values over a divisor; of 16 bits in float32, which holds the sum of many."""
+    if each.dtype in HALVES:
+        return (each.float().sum() / divisor).to(each.dtype)
+    return each.sum() / divisor
+
+
+def number_like(tensor: torch.Tensor, value: float) -> torch.Tensor:
+    """A number as a tensor of another's dtype: infinite where it is beyond the range of that."""
+    try:
+        return tensor.new_full((), value)
+    except RuntimeError:
+        return tensor.new_full((), math.copysign(math.inf, value))
 
 
 def _divisor(count: int, reduction: str, divisor: float | None) -> float:
@@ -178,6 +202,8 @@ def have_kernel(values: Tensors) -> bool:
 def are_plain(values: Tensors) -> bool:
     """Whether these are tensors of one dtype that kernels can read, of whatever shapes."""
     if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
+        return False
+    if forward_ad._current_level >= 0:  # tangents go through tensor operations
         return False
     dtype = values[0].dtype
     if dtype not in FORMATS:
@@ -255,7 +281,7 @@ class _Reduced(torch.autograd.Function):
         ctx.ready = ready
         ctx.save_for_backward(*values)
         (found,), ctx.gradients = ready(values)
-        return values[0].new_full((), found * ready.scale)
+        return number_like(values[0], found * ready.scale)
 
     @staticmethod
     def backward(ctx: Any, upstream: torch.Tensor) -> Any:
@@ -265,11 +291,9 @@ class _Reduced(torch.autograd.Function):
         factor = upstream.item()
         if factor != 1.0 and ctx.ready.dtype is torch.float16:
             # A gradient scaler's factor is there for what float16 cannot hold: it comes first.
-            other = {FACTOR: ctx.ready.scale * factor}
-            again = ctx.ready.other(SUM, ctx.needs_input_grad[1:], **other)
-            return None, *again(ctx.saved_tensors)[1]
+            return None, *_by_another_pass(ctx, SUM, **{FACTOR: ctx.ready.scale * factor})
         if gradients is None:  # handed out before, and perhaps changed since
-            _, gradients = ctx.ready(ctx.saved_tensors)
+            gradients = _by_another_pass(ctx, SUM)
         if factor != 1.0:
             gradients = [None if g is None else g.mul_(factor) for g in gradients]
         return None, *gradients
@@ -290,9 +314,17 @@ class _Each(torch.autograd.Function):
     def backward(ctx: Any, upstream: torch.Tensor) -> Any:
         if torch.is_grad_enabled():
             return None, *_differentiably(ctx, upstream)
-        values = ctx.saved_tensors
-        backward = ctx.ready.other(BACKWARD, ctx.needs_input_grad[1:])
-        return None, *backward(values, ctx.ready.above(upstream, values))[1]
+        return None, *_by_another_pass(ctx, BACKWARD, upstream)
+
+
+def _by_another_pass(
+    ctx: Any, kind: str, *upstream: torch.Tensor, **more: Any
+) -> list[torch.Tensor | None]:
+    """The gradients, computed from what was saved, with some options set otherwise."""
+    other = ctx.ready.other(kind, ctx.needs_input_grad[1:], **more)
+    # A hook may have brought them back laid out otherwise.
+    ready, values = other.arranged([*ctx.saved_tensors])
+    return list(ready(values, *[ready.above(u, values) for u in upstream])[1])
 
 
 def _recorded(function: Any) -> Callable[..., torch.Tensor]:
@@ -319,7 +351,7 @@ def _differentiably(ctx: Any, upstream: torch.Tensor) -> list[Any]:
     # Views: each operand by itself, though one may be made from another, or be the same.
     values = [v.view_as(v) for v in ctx.saved_tensors]
     each = ready.eagerly(values)
-    total = each.sum() * ready.scale if ready.kind == SUM else each
+    total = ready.reduced(each, values) if ready.kind == SUM else each
     if not total.requires_grad:  # no operand that needs a gradient has a part in it
         return [None] * len(values)
     wanted = [v for v, need in zip(values, needed, strict=True) if need]

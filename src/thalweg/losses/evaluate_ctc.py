@@ -12,9 +12,8 @@ import numpy as np
 import torch
 
 from thalweg.engine import handwritten
-from thalweg.engine.elementwise import is_wrapped
-from thalweg.engine.units import PLAIN_TENSORS
-from thalweg.losses.evaluate import HALVES, have_kernel
+from thalweg.losses.evaluate import HALVES, have_kernel, number_like
+from thalweg.losses.reduction import readable
 
 Tensor = torch.Tensor
 
@@ -138,7 +137,7 @@ def _run(
         raise _no_class(int(task.targets[table[0, n] + table[3, n]]), classes)
     if weights is None:
         return torch.from_numpy(losses).to(log_probs.dtype), gradient
-    return log_probs.new_full((), (losses * weights).sum()), gradient
+    return number_like(log_probs, (losses * weights).sum()), gradient
 
 
 def _eagerly(log_probs: Tensor, task: Task, weights: Tensor | Sequence[float] | None) -> Tensor:
@@ -202,13 +201,6 @@ def _log_sum(*logs: Tensor) -> Tensor:
 def _times(log: Tensor, y: Tensor) -> Tensor:
     """The logarithm of a product, without a derivative where it was -inf."""
     return torch.where(log == -torch.inf, log, log + y)
-
-
-def readable(*tensors: Tensor) -> bool:
-    """Whether the values can be looked at."""
-    if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
-        return False
-    return not any(t.is_meta or is_wrapped(t) or type(t) not in PLAIN_TENSORS for t in tensors)
 
 
 def _no_class(label: int, classes: int) -> IndexError:

@@ -5,6 +5,7 @@ are passes for each. What has no kernel runs as tensor operations.
 """
 
 import math
+import operator
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -21,10 +22,12 @@ from thalweg.losses.evaluate import (
     are_plain,
     each_value,
     hyperparameters,
+    number_like,
     of_one_dtype,
+    reduced,
     sum_of_values,
 )
-from thalweg.losses.reduction import in_float32_under_autocast
+from thalweg.losses.reduction import in_float32_under_autocast, readable
 from thalweg.rule.formula import EACH, FACTOR, SUM
 from thalweg.rule.rows import ROW_WISE, Kind, RowFormula
 
@@ -65,6 +68,7 @@ class RowCall(NamedTuple):
         needed: which of the operands need a gradient; empty if none does.
         options: what the formula reads from ``h``, with FACTOR where the pass sums up.
         sizes: how the elements lie: ``[outer, elements of a row, inner]``.
+        averaged: the sum is divided by the number of rows that take part.
         in_place: the gradient by ``x`` is laid where x was.
     """
 
@@ -78,6 +82,7 @@ class RowCall(NamedTuple):
     needed: Needed
     options: Options
     sizes: tuple[int, int, int] = (0, 0, 0)
+    averaged: bool = False
     in_place: bool = False
 
     @property
@@ -93,7 +98,7 @@ class RowCall(NamedTuple):
                 gradients[k] = values[k] if self.in_place else torch.empty_like(values[k])
         tensors: Any = (*values, *gradients, *other)
         addresses = [tensors[k].data_ptr() for k in made.places]
-        total, bad = made.run(addresses, constants, self.sizes, self.ignored)
+        total, bad = made.run(addresses, constants, self.sizes, self.ignored, self.averaged)
         if bad >= 0:
             raise out_of_range(self, values, bad)
         return [total], gradients
@@ -115,6 +120,11 @@ class RowCall(NamedTuple):
         """A pass of another kind over the same operands, with some options set otherwise."""
         return self._replace(kind=kind, needed=needed, options={**self.options, **more})
 
+    def arranged(self, values: list[Tensor]) -> "tuple[RowCall, list[Tensor]]":
+        """The operands as the passes take them, and the call for them."""
+        sizes, values = _arranged(self.formula.kinds_of(self.names), values, self.dim)
+        return self._replace(sizes=sizes), values
+
     def result(self, values: Tensors) -> Tensor:
         """Room for the values."""
         return values[0].new_empty(without(values[0].shape, self.dim))
@@ -126,6 +136,10 @@ class RowCall(NamedTuple):
     def eagerly(self, values: Tensors) -> Tensor:
         """The values by tensor operations."""
         return _eagerly(self, values)
+
+    def reduced(self, each: Tensor, values: Tensors) -> Tensor:
+        """The sum that the call stands for, by tensor operations."""
+        return reduced(each * self.scale, _divisor(self, values, None))
 
 
 def evaluate_rows(
@@ -149,7 +163,7 @@ def evaluate_rows(
         options: what the formula reads from ``h``.
         reduction: "none", "sum" or "mean".
         dim: where the dimension C is, counted from the front.
-        divisor: of the sum; by default the number of rows for "mean", and 1 for "sum".
+        divisor: of the sum; by default, for "mean", the number of rows that take part.
         ignored: rows with this index take no part: their value and derivatives are 0.
         composed: see :func:`in_float32_under_autocast`.
 
@@ -160,29 +174,52 @@ def evaluate_rows(
         heard.listener(heard.Evaluated(formula, operands, options, reduction, dim))
     names = (*operands,)
     kinds = formula.kinds_of(names)
-    values = _numbers_alike(kinds, in_float32_under_autocast([*operands.values()], composed))
+    values = in_float32_under_autocast([*operands.values()], composed)
+    have_kernel = _have_kernel(kinds, values)
+    if not have_kernel:
+        values = _numbers_alike(kinds, values)
+        have_kernel = _have_kernel(kinds, values)
     first = values[0]
-    needed = tuple([v.requires_grad for v in values]) if torch.is_grad_enabled() else ()
+    needed = tuple(map(_requires_grad, values)) if torch.is_grad_enabled() else ()
     at = owner, formula, names, dim, ignored, first.dtype
-    if divisor is None:
-        divisor = math.prod(without(first.shape, dim)) if reduction == "mean" else 1
-    if not _run_as_kernel(kinds, values, needed):
-        each = RowCall(*at, EACH, (), options).eagerly(values)
-        return each if reduction == "none" else each.sum() / divisor
+    kind = EACH if reduction == "none" else SUM
+    averaged = reduction == "mean" and divisor is None
+    by_column = True in needed and (Kind.COLUMN, True) in zip(kinds, needed, strict=True)
+    if by_column or not have_kernel:
+        call = RowCall(*at, kind, (), options, averaged=averaged)
+        each = call.eagerly(values)
+        return each if kind == EACH else reduced(each, _divisor(call, values, divisor))
     sizes, values = _arranged(kinds, values, dim)
-    if reduction == "none":
+    if kind == EACH:
         call = RowCall(*at, EACH, (), options, sizes)
         if True in needed:
             return each_value(call, *values)
         result = call.result(values)
         call(values, result)
         return result
-    scale = 1.0 / float(divisor) if divisor else math.nan
-    call = RowCall(*at, SUM, needed, {**options, FACTOR: scale}, sizes)
+    if averaged and Kind.INDEX not in kinds:  # which all rows have a part in
+        averaged, divisor = False, sizes[0] * sizes[2]
+    scale = 1.0
+    if divisor is not None:
+        scale = 1.0 / float(divisor) if divisor else math.nan
+    call = RowCall(*at, SUM, needed, {**options, FACTOR: scale}, sizes, averaged)
     if True in needed:
         return sum_of_values(call, *values)
     (total,), _ = call(values)
-    return first.new_full((), total * scale)
+    return number_like(first, total * scale)
+
+
+_requires_grad = operator.attrgetter("requires_grad")
+
+
+def _divisor(call: RowCall, values: Tensors, divisor: float | Tensor | None) -> float | Tensor:
+    """What the sum is divided by, for tensor operations."""
+    if divisor is not None or not call.averaged:
+        return 1 if divisor is None else divisor
+    kinds = call.formula.kinds_of(call.names)
+    if Kind.INDEX in kinds:
+        return (values[kinds.index(Kind.INDEX)] != call.ignored).sum()
+    return math.prod(without(values[0].shape, call.dim))
 
 
 def without(shape: Sequence[int], dim: int) -> tuple[int, ...]:
@@ -202,15 +239,13 @@ def _numbers_alike(kinds: tuple[Kind, ...], values: list[Tensor]) -> list[Tensor
     return [v if k is Kind.INDEX else next(alike) for k, v in zip(kinds, values, strict=True)]
 
 
-def _run_as_kernel(kinds: tuple[Kind, ...], values: list[Tensor], needed: Needed) -> bool:
+def _have_kernel(kinds: tuple[Kind, ...], values: list[Tensor]) -> bool:
     numbers = []
-    for k, (kind, v) in enumerate(zip(kinds, values, strict=True)):
+    for kind, v in zip(kinds, values, strict=True):
         if kind is not Kind.INDEX:
             numbers.append(v)
         elif not v.is_cpu:
             return False
-        if kind is Kind.COLUMN and needed and needed[k]:
-            return False  # its gradient is a sum over the rows
     return are_plain(numbers)
 
 
@@ -273,9 +308,7 @@ def _eagerly(call: RowCall, values: Tensors) -> Tensor:
 
 def _check_indices(call: RowCall, values: Tensors, indices: Tensor, taken: Tensor) -> None:
     """On the CPU, where looking costs no waiting for a device."""
-    if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
-        return
-    if indices.is_cpu and not indices.is_meta:
+    if indices.is_cpu and readable(indices):
         inside = (indices >= 0) & (indices < values[0].shape[call.dim])
         bad = (taken & ~inside).reshape(-1).nonzero()
         if len(bad):

@@ -36,7 +36,7 @@ def gaussian_nll(x: Any, y: Any, var: Any, h: Any) -> Any:
     error = x - y
     fixed = held(var)
     variance = where(fixed < h.eps, h.eps + (var - fixed), var)
-    value = 0.5 * (log(variance) + error * error / variance) + where(fixed < 0, math.nan, 0.0)
+    value = where(fixed < 0, math.nan, 0.5 * (log(variance) + error * error / variance))
     return value + 0.5 * math.log(2 * math.pi) if h.full else value
 
 

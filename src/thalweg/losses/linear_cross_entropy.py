@@ -13,13 +13,20 @@ from thalweg.engine import heard
 from thalweg.losses.classification import (
     IGNORED,
     OF_CLASS,
+    checked_class,
     class_weights,
     cross_entropy,
     total_weight,
 )
-from thalweg.losses.evaluate import are_plain
+from thalweg.losses.evaluate import are_plain, number_like
 from thalweg.losses.evaluate_rows import RowCall
-from thalweg.losses.reduction import WeightedLoss, check_floating, chosen_reduction, threshold
+from thalweg.losses.reduction import (
+    WeightedLoss,
+    check_floating,
+    check_tensors,
+    chosen_reduction,
+    threshold,
+)
 from thalweg.ranges import UNIT_INTERVAL
 from thalweg.rule.formula import BACKWARD, EACH, FACTOR, SUM
 
@@ -81,7 +88,10 @@ def linear_cross_entropy(
     """
     owner = "linear_cross_entropy"
     check_floating(owner, input=input, linear_weight=linear_weight)
+    given = {"target": target, "linear_bias": linear_bias, "weight": weight}
+    check_tensors(owner, **{name: t for name, t in given.items() if t is not None})
     _check_sizes(owner, input, linear_weight, linear_bias)
+    reduction = chosen_reduction(owner, reduction)
     smoothing = threshold(owner, "label_smoothing", label_smoothing, UNIT_INTERVAL)
     classes, *more, _ = linear_weight.shape
     if target.shape == (*input.shape[:-1], classes, *more) and ignore_index is not None:
@@ -89,7 +99,7 @@ def linear_cross_entropy(
             f"{owner}: ignore_index must not be given where target holds probabilities, got "
             f"{ignore_index}; set those rows of target to 0"
         )
-    ignored = IGNORED if ignore_index is None else ignore_index
+    ignored = IGNORED if ignore_index is None else checked_class(owner, ignore_index)
     tensors = [t for t in (input, linear_weight, linear_bias, weight) if t is not None]
     rows = input.shape[0] if input.ndim == 2 else 1
     in_chunks = (
@@ -110,9 +120,9 @@ def linear_cross_entropy(
             reduction=reduction,
             label_smoothing=smoothing,
         )
-    reduction = chosen_reduction(owner, reduction)
     dtype = input.dtype
-    if torch.is_autocast_enabled("cpu"):  # products in 16 bits, the loss in float32
+    # Under autocast products are in 16 bits, and the loss in float32.
+    if torch.is_autocast_enabled("cpu") and dtype is not torch.float64:
         low, dtype = torch.get_autocast_dtype("cpu"), torch.float32
         input, linear_weight = input.to(low), linear_weight.to(low)
         linear_bias = None if linear_bias is None else linear_bias.to(low)
@@ -136,7 +146,7 @@ def linear_cross_entropy(
         in_place=True,
     )
     size = getattr(options, "batch_chunk_size", None) or _rows_of_a_chunk(linear_weight)
-    vectors = input.reshape(-1, input.shape[-1])
+    vectors = input if input.ndim == 2 else input.unsqueeze(0)
     if heard.listener is not None:  # the logits of one row stand for all
         row = _logits(vectors[:1], linear_weight, linear_bias)
         operands = {"x": row, "y": target[:1], **weights}
@@ -155,9 +165,8 @@ def _rows_of_a_chunk(linear_weight: Tensor) -> int:
 def _logits(input: Tensor, linear_weight: Tensor, linear_bias: Tensor | None) -> Tensor:
     """[N, C, *] or [C]: the rows of the weight in front of its other dimensions."""
     size = linear_weight.shape[:-1]
-    flat = linear_weight.reshape(-1, linear_weight.shape[-1])
-    bias = None if linear_bias is None else linear_bias.reshape(-1)
-    logits = torch.nn.functional.linear(input, flat, bias)
+    bias = None if linear_bias is None else linear_bias.flatten()
+    logits = torch.nn.functional.linear(input, linear_weight.flatten(0, -2), bias)
     return logits.reshape(*input.shape[:-1], *size)
 
 
@@ -184,7 +193,7 @@ class _InChunks(torch.autograd.Function):
             _run(call, size, given, (False,) * 3, values)
             return values
         total, ctx.gradients = _run(call, size, given, needed)
-        return input.new_full((), total * call.scale, dtype=call.dtype)
+        return number_like(input.new_empty(0, dtype=call.dtype), total * call.scale)
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor) -> Any:
@@ -359,7 +368,7 @@ class LinearCrossEntropyLoss(WeightedLoss):
         bias: Tensor | None = self.linear.bias
         return linear_cross_entropy(
             input,
-            self.linear.weight.reshape(*size, -1),
+            self.linear.weight.reshape(*size, self.linear.in_features),
             target,
             linear_bias=None if bias is None else bias.reshape(size),
             weight=self.weight,

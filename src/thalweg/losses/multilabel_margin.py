@@ -8,14 +8,14 @@ import torch
 
 from thalweg.engine import handwritten
 from thalweg.engine.units import WORTH_A_THREAD
-from thalweg.losses.boxes import can_be_read
-from thalweg.losses.evaluate import HALVES, have_kernel
+from thalweg.losses.evaluate import HALVES, have_kernel, number_like
 from thalweg.losses.reduction import (
     Loss,
     check_floating,
     check_tensors,
     chosen_reduction,
     in_float32_under_autocast,
+    readable,
 )
 
 Tensor = torch.Tensor
@@ -108,7 +108,7 @@ def _check_sizes(input: Tensor, target: Tensor) -> None:
 
 
 def _check_classes(target: Tensor, classes: int) -> None:
-    if not can_be_read(target):
+    if not readable(target):
         return
     outside = (target < ENDS_A_ROW) | (target >= classes)
     if outside.any():
@@ -140,7 +140,7 @@ def _run(
         _check_classes(y, classes)
     if each:
         return torch.from_numpy(totals[:rows] * scale).to(x.dtype)
-    return x.new_full((), totals[:rows].sum() * scale)
+    return number_like(x, totals[:rows].sum() * scale)
 
 
 class _Pairs(torch.autograd.Function):
@@ -178,7 +178,7 @@ _pairs: Callable[..., Tensor] = super(torch.autograd.Function, _Pairs).apply
 def _eagerly(input: Tensor, target: Tensor, each: bool, scale: float) -> Tensor:
     """The same by tensor operations, in memory for all pairs at once."""
     taken = (target == ENDS_A_ROW).cumsum(-1) == 0
-    if can_be_read(target) and target.numel():  # the longest row's
+    if readable(target) and target.numel():  # the longest row's
         longest = int(taken.sum(-1).max())
         target, taken = target[:, :longest], taken[:, :longest]
     index = torch.where(taken, target, 0)

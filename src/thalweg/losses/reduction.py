@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from thalweg.engine.elementwise import autocast_is_on, is_wrapped
+from thalweg.engine.units import PLAIN_TENSORS
 from thalweg.ranges import Range, number
 
 REDUCTIONS = ("none", "mean", "sum")
@@ -138,13 +140,20 @@ def threshold(owner: str, name: str, value: Any, allowed: Range) -> float:
         raise RuntimeError(str(error)) from None
 
 
+def readable(*tensors: torch.Tensor) -> bool:
+    """Whether the values can be looked at: not where a compiler or ``torch.func`` goes through."""
+    if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
+        return False
+    return not any(t.is_meta or is_wrapped(t) or type(t) not in PLAIN_TENSORS for t in tensors)
+
+
 def has_nan(loss: torch.Tensor) -> bool:
     """Whether a loss holds NaN; False where values cannot be asked for.
 
     Formulas make NaN of operands out of their range, which are then looked for: no pass over the
     operands is needed to see that there are none.
     """
-    if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active() or loss.is_meta:
+    if not readable(loss):
         return False
     total = loss if loss.ndim == 0 else loss.detach().sum()
     return math.isnan(total.item())
@@ -167,6 +176,8 @@ def in_float32_under_autocast(
     ...     in_float32_under_autocast([x])[0].dtype
     torch.float32
     """
+    if not autocast_is_on():
+        return tensors
     device = tensors[0].device.type
     if not torch.is_autocast_enabled(device) or (composed and device == "cpu"):
         return tensors

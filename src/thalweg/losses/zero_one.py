@@ -4,9 +4,8 @@ from typing import Any
 
 import torch
 
-from thalweg.losses.boxes import can_be_read
 from thalweg.losses.evaluate import HALVES
-from thalweg.losses.reduction import Loss, check_real, chosen_reduction
+from thalweg.losses.reduction import Loss, check_real, chosen_reduction, readable
 
 Tensor = torch.Tensor
 
@@ -70,7 +69,7 @@ def zero_one_loss(input: Tensor, target: Tensor, reduction: str = "mean") -> Ten
 
 def _signs_wrong(input: Tensor, target: Tensor) -> Tensor:
     positive = target > 0
-    if can_be_read(target):
+    if readable(target):
         odd = target[(target != 1) & (target != -1)]
         if odd.numel():
             raise ValueError(
@@ -97,7 +96,7 @@ def _wrong(input: Tensor, target: Tensor) -> Tensor:
             f"{OWNER}: target must hold class indices as integers, got {target.dtype}; write "
             "target.long()"
         )
-    if can_be_read(target):
+    if readable(target):
         outside = target[(target < 0) | (target >= classes)]
         if outside.numel():
             raise IndexError(

@@ -197,8 +197,14 @@ def _propagate(node: Symbol, parts: dict[Symbol, _Parts]) -> None:
             reached, part = _both(condition, part.condition), part.value
         if argument.level is Level.REDUCED and node.level is Level.ELEMENT:
             whole = part if reached is None else where(reached, part, 0.0)
-            reached, part = None, sum(whole, over="row")
+            reached, part = None, _summed(whole)
         _add(parts[argument], reached, part)
+
+
+def _summed(x: Symbol) -> Symbol:
+    """The sum over the row, also of a number of the row itself."""
+    graph = x.graph
+    return graph.reduce(x, "row") if x.level is Level.ELEMENT else x * graph.count("row")
 
 
 def _both(a: Symbol | None, b: Symbol) -> Symbol:

@@ -70,7 +70,7 @@ def _formula(node: Symbol, texts: dict[Symbol, tuple[str, int]]) -> tuple[str, i
         return text, _NEGATIVE if text.startswith("-") else _ATOM
     if node.op == "input":
         return str(node.detail).split(".")[1], _ATOM
-    if node.op in ("load", "row"):
+    if node.op in ("load", "row", "index"):
         return str(node.detail), _ATOM
     if node.op == "pick":
         operand, index = (texts[argument][0] for argument in node.args)

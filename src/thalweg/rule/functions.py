@@ -13,7 +13,7 @@ import torch
 
 from thalweg.rule.operations import OPERATIONS
 from thalweg.rule.scalars import Number
-from thalweg.rule.symbols import Symbol
+from thalweg.rule.symbols import Level, Symbol
 
 __all__ = [
     "abs",
@@ -167,6 +167,11 @@ def sum(x: Any, over: str = "tensor") -> Any:
     if over not in SCOPES:
         raise ValueError(f"sum: over must be one of {SCOPES}, got {over!r}")
     if isinstance(x, Symbol):
+        if over == "row" and x.level is not Level.ELEMENT:
+            raise TypeError(
+                f"sum: {x!r} is the same for every element of the row; a sum over the row is of "
+                "what differs from element to element"
+            )
         return x.graph.reduce(x, over)
     return _eager_sum(x, over)
 

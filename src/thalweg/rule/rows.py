@@ -136,13 +136,13 @@ class RowFormula:
         """The value and its derivatives by the operands wanted, newly traced."""
         graph = Graph(scopes=("row",))
         kinds = dict(zip(operands, self.kinds_of(tuple(operands)), strict=True))
-        given = {
-            name: graph.row(name) if kind in ROW_WISE else graph.load(name)
-            for name, kind in kinds.items()
-        }
+        if list(kinds.values()).count(Kind.INDEX) > 1:
+            raise TypeError(f"{self.name}: at most one operand may be an index")
+        of_kind = {Kind.ROW: graph.row, Kind.INDEX: graph.index}
+        given = {name: of_kind.get(kind, graph.load)(name) for name, kind in kinds.items()}
         h = TracedHyperparameters(self.name, graph, options, 1.0)
         value = self.function(**given, h=h)
-        if not isinstance(value, Symbol) or value.level is Level.ELEMENT:
+        if not isinstance(value, Symbol) or value.level is not Level.REDUCED or value.is_condition:
             raise TypeError(
                 f"{self.name}: the formula must return one number for each row, got {value!r}; "
                 "sum over the row"

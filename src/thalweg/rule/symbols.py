@@ -40,9 +40,9 @@ class Symbol:
 
     Attributes:
         op: an operation's name, or one of ``literal``, ``input`` (a hyperparameter or scalar
-            state), ``load`` (an operand), ``row`` (one that has a number for each row), ``reduce``
-            and ``largest``, ``count`` (elements reduced over), ``pick`` and ``is_at`` (an element
-            of a row by its index).
+            state), ``load`` (an operand), ``row`` and ``index`` (one that has a number, or a
+            place in it, for each row), ``reduce`` and ``largest``, ``count`` (elements reduced
+            over), ``pick`` and ``is_at`` (an element of a row by its index).
         args: the nodes it is computed from.
         detail: the literal's value, the input's or operand's name, the reduction's scope.
         level: when its value is known.
@@ -260,8 +260,6 @@ class Graph:
                 f"{_rule_line()}: a sum over {scope!r} is not known here; over must be one of "
                 f"{', '.join(map(repr, self._scopes))}"
             )
-        if scope == "row" and x.level is not Level.ELEMENT:
-            return x * self.count(scope)
         return self._intern("reduce", (x,), scope, Level.REDUCED, x.stage + 1, None)
 
     def count(self, scope: str) -> Symbol:
@@ -273,14 +271,20 @@ class Graph:
         """An operand that has one number for each row."""
         return self._intern("row", (), operand, Level.REDUCED, 0, None)
 
+    def index(self, operand: str) -> Symbol:
+        """An operand that has a place in the row for each row."""
+        return self._intern("index", (), operand, Level.REDUCED, 0, None)
+
     def largest(self, x: Symbol) -> Symbol:
         """The largest ``x`` of a row, known one stage later."""
         self._check_rows("largest")
+        if x.level is not Level.ELEMENT:
+            return x
         return self._intern("largest", (x,), None, Level.REDUCED, x.stage + 1, None)
 
-    def pick(self, x: Symbol, index: Symbol) -> Symbol:
+    def pick(self, x: Symbol, index: Any) -> Symbol:
         """The element of an operand at an index of the row."""
-        self._check_rows("pick")
+        self._check_index("pick", index)
         if x.op != "load":
             raise TypeError(
                 f"{_rule_line()}: pick takes an operand as it is, got {x!r}; pick first and "
@@ -288,10 +292,17 @@ class Graph:
             )
         return self._intern("pick", (x, index), None, Level.REDUCED, 0, None)
 
-    def is_at(self, index: Symbol) -> Symbol:
+    def is_at(self, index: Any) -> Symbol:
         """Whether an element is the one at an index of the row."""
-        self._check_rows("is_at")
+        self._check_index("is_at", index)
         return self._intern("is_at", (index,), None, Level.ELEMENT, 0, None)
+
+    def _check_index(self, word: str, index: Any) -> None:
+        self._check_rows(word)
+        if not isinstance(index, Symbol) or index.op != "index":
+            raise TypeError(
+                f"{_rule_line()}: {word} takes an operand that is an index, as it is, got {index!r}"
+            )
 
     def _check_rows(self, word: str) -> None:
         if "row" not in self._scopes:
