@@ -18,7 +18,8 @@ from tests.losses.examples import CASES, REFERENCES, Case
 from thalweg import losses
 
 LOSSES = [n for n in losses.__all__ if n[0].islower() and n != "loss"]  # which makes them
-FUNCTIONS = [n for n in LOSSES if n not in REFERENCES]
+ELEMENTWISE = {case.name for case in CASES}
+FUNCTIONS = [n for n in LOSSES if n in ELEMENTWISE and n not in REFERENCES]
 OWN_MODULES = ["HingeLoss", "BinaryFocalLoss"]
 MODULES = [n for n in losses.__all__ if n[0].isupper() and n not in OWN_MODULES]
 FIRST = {case.name: case for case in reversed(CASES)}  # each with its default options
@@ -277,3 +278,12 @@ def test_classes_need_a_dimension() -> None:
 def test_ranking_needs_as_many_dimensions() -> None:
     with pytest.raises(RuntimeError, match="as many dimensions"):
         losses.margin_ranking_loss(torch.ones(3), torch.ones(3), torch.ones(1, 3))
+
+
+@pytest.mark.parametrize("name", ["binary_cross_entropy_with_logits", "sigmoid_focal_loss"])
+def test_smoothed_labels_are_targets_between(name: str) -> None:
+    x, y = torch.randn(9), torch.randint(0, 2, (9,)).float()
+    call = getattr(losses, name)
+    torch.testing.assert_close(call(x, y, label_smoothing=0.2), call(x, 0.8 * y + 0.1))
+    with pytest.raises(RuntimeError, match=f"^{name}: label_smoothing must be"):
+        call(x, y, label_smoothing=1.5)

@@ -14,9 +14,10 @@ from thalweg.losses.reduction import (
     chosen_reduction,
     common_size,
     has_nan,
+    threshold,
     weighted,
 )
-from thalweg.ranges import NON_NEGATIVE, number
+from thalweg.ranges import NON_NEGATIVE, UNIT_INTERVAL, number
 from thalweg.rule.formula import Formula
 from thalweg.rule.functions import exp, held, log, log1p, maximum, where
 
@@ -24,6 +25,7 @@ Tensor = torch.Tensor
 
 LOWEST_LOG = -100.0
 LOWEST_VARIANCE = 1e-12
+NO_SMOOTHING = {"label_smoothing": 0.0}
 
 
 @weighted
@@ -59,15 +61,24 @@ class _Logit:
         self.sigmoid = where(positive, larger, smaller), where(positive, smaller, larger)
 
 
+def smoothed(y: Any, h: Any) -> Any:
+    """The target with the share h.label_smoothing of it drawn towards 1/2."""
+    if h.label_smoothing > 0:
+        return (1 - h.label_smoothing) * y + h.label_smoothing / 2
+    return y
+
+
 @weighted
 def cross_entropy_of_logit(x: Any, y: Any, h: Any, pos_weight: Any = None) -> Any:
     negative, positive = _Logit(x).softplus
+    y = smoothed(y, h)
     if pos_weight is not None:
         positive = pos_weight * positive
     return (1 - y) * negative + y * positive
 
 
 def focal(x: Any, y: Any, h: Any) -> Any:
+    y = smoothed(y, h)
     logit = _Logit(x)
     (negative, positive), (p, q) = logit.softplus, logit.sigmoid
     value = (1 - y) * negative + y * positive
@@ -178,6 +189,8 @@ def binary_cross_entropy_with_logits(
     reduce: bool | None = None,
     reduction: str = "mean",
     pos_weight: Tensor | None = None,
+    *,
+    label_smoothing: float = 0.0,
 ) -> Tensor:
     """Binary cross entropy of logits.
 
@@ -196,10 +209,11 @@ def binary_cross_entropy_with_logits(
         reduce: likewise.
         reduction: "none", "mean" (over the elements) or "sum".
         pos_weight: the factor of the positive part, for each class say; it broadcasts.
+        label_smoothing: s, in [0, 1]: the target is (1 - s) times itself plus s / 2. Not in torch.
 
     Raises:
         ValueError: an unknown reduction, or a target of another size.
-        RuntimeError: a weight that does not broadcast.
+        RuntimeError: a weight that does not broadcast, or label_smoothing out of range.
         TypeError: an argument that is no tensor.
         NotImplementedError: a complex tensor.
 
@@ -214,7 +228,12 @@ def binary_cross_entropy_with_logits(
     check_same_size(owner, input, target)
     weights = _given(owner, weight=weight, pos_weight=pos_weight)
     common_size(owner, input=input, target=target, **weights)
-    return evaluate(LOGIT, {"x": input, "y": target, **weights}, {}, reduction)
+    options = _smoothing(owner, label_smoothing)
+    return evaluate(LOGIT, {"x": input, "y": target, **weights}, options, reduction)
+
+
+def _smoothing(owner: str, label_smoothing: float) -> dict[str, float]:
+    return {"label_smoothing": threshold(owner, "label_smoothing", label_smoothing, UNIT_INTERVAL)}
 
 
 def _given(owner: str, **weights: Tensor | None) -> dict[str, Tensor]:
@@ -233,6 +252,7 @@ class BCEWithLogitsLoss(Loss):
         reduce: likewise.
         reduction: "none", "mean" or "sum".
         pos_weight: the factor of the positive part, a buffer; it broadcasts.
+        label_smoothing: in [0, 1]; checked when the module is called. Not in torch.
 
     >>> BCEWithLogitsLoss(pos_weight=torch.tensor(2.0))(torch.zeros(3), torch.ones(3))
     tensor(1.3863)
@@ -248,14 +268,22 @@ class BCEWithLogitsLoss(Loss):
         reduce: bool | None = None,
         reduction: str = "mean",
         pos_weight: Tensor | None = None,
+        *,
+        label_smoothing: float = 0.0,
     ) -> None:
         super().__init__(size_average, reduce, reduction)
         self.register_buffer("weight", weight)
         self.register_buffer("pos_weight", pos_weight)
+        self.label_smoothing = label_smoothing
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
         return binary_cross_entropy_with_logits(
-            input, target, self.weight, reduction=self.reduction, pos_weight=self.pos_weight
+            input,
+            target,
+            self.weight,
+            reduction=self.reduction,
+            pos_weight=self.pos_weight,
+            label_smoothing=self.label_smoothing,
         )
 
 
@@ -303,9 +331,9 @@ def multilabel_soft_margin_loss(
     operands = {"x": input, "y": target, **weights}
     classes, dim = input.shape[-1], input.ndim - 1
     if reduction == "none":
-        return evaluate(LOGIT, operands, {}, "none", composed=True).sum(dim) / classes
+        return evaluate(LOGIT, operands, NO_SMOOTHING, "none", composed=True).sum(dim) / classes
     samples = math.prod((*shape[:dim], *shape[dim + 1 :])) if reduction == "mean" else 1
-    return evaluate(LOGIT, operands, {}, "sum", classes * samples, composed=True)
+    return evaluate(LOGIT, operands, NO_SMOOTHING, "sum", classes * samples, composed=True)
 
 
 class MultiLabelSoftMarginLoss(WeightedLoss):
@@ -333,6 +361,7 @@ def sigmoid_focal_loss(
     alpha: float = 0.25,
     gamma: float = 2,
     reduction: str = "none",
+    label_smoothing: float = 0.0,
 ) -> Tensor:
     """Binary cross entropy of logits in which what is already right counts little.
 
@@ -351,9 +380,11 @@ def sigmoid_focal_loss(
         alpha: the weight of the positive class, in [0, 1]; -1 for no weights.
         gamma: how little, >= 0; with 0 this is the cross entropy.
         reduction: "none", "mean" or "sum".
+        label_smoothing: s, in [0, 1]: the target is (1 - s) times itself plus s / 2.
 
     Raises:
         ValueError: an unknown reduction, a target of another size, alpha or gamma out of range.
+        RuntimeError: label_smoothing out of range.
         TypeError: an argument that is no tensor, or no number.
         NotImplementedError: a complex tensor.
 
@@ -370,7 +401,8 @@ def sigmoid_focal_loss(
     alpha = number(owner, "alpha", alpha)
     if not (0 <= alpha <= 1 or alpha == -1):
         raise ValueError(f"{owner}: alpha must be in [0, 1], or -1 for no weights, got {alpha}")
-    return evaluate(FOCAL, {"x": input, "y": target}, {"alpha": alpha, "gamma": gamma}, reduction)
+    options = {"alpha": alpha, "gamma": gamma} | _smoothing(owner, label_smoothing)
+    return evaluate(FOCAL, {"x": input, "y": target}, options, reduction)
 
 
 class BinaryFocalLoss(Loss):
@@ -380,17 +412,27 @@ class BinaryFocalLoss(Loss):
         alpha: the weight of the positive class, in [0, 1]; -1 for no weights.
         gamma: how little the easy elements count, >= 0.
         reduction: "none", "mean" or "sum".
+        label_smoothing: in [0, 1].
 
-    Both numbers are checked when the module is called.
+    The numbers are checked when the module is called.
 
     >>> BinaryFocalLoss()(torch.zeros(3), torch.ones(3))
     tensor(0.0433)
     """
 
-    def __init__(self, alpha: float = 0.25, gamma: float = 2, reduction: str = "mean") -> None:
+    def __init__(
+        self,
+        alpha: float = 0.25,
+        gamma: float = 2,
+        reduction: str = "mean",
+        label_smoothing: float = 0.0,
+    ) -> None:
         super().__init__(reduction=reduction)
         self.alpha = alpha
         self.gamma = gamma
+        self.label_smoothing = label_smoothing
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
-        return sigmoid_focal_loss(input, target, self.alpha, self.gamma, self.reduction)
+        return sigmoid_focal_loss(
+            input, target, self.alpha, self.gamma, self.reduction, self.label_smoothing
+        )

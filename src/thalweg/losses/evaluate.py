@@ -22,6 +22,7 @@ from thalweg.engine.layout import is_dense, memory_order
 from thalweg.engine.units import PLAIN_TENSORS
 from thalweg.losses.reduction import in_float32_under_autocast
 from thalweg.rule.formula import BACKWARD, EACH, FACTOR, SUM, Formula
+from thalweg.rule.operations import eager_dtype
 
 Tensors = Sequence[torch.Tensor]
 Options = Mapping[str, Any]
@@ -251,18 +252,27 @@ def _eagerly(
     formula: Formula, names: Sequence[str], values: Tensors, options: Options
 ) -> torch.Tensor:
     """The value of each element, computed by tensor operations: in float32 where kernels do."""
-    h = hyperparameters(formula.name, options)
     dtype = values[0].dtype
     wide = [v.float() if v.dtype in HALVES else v for v in values]
-    result: torch.Tensor = formula.function(**dict(zip(names, wide, strict=True)), h=h)
+    operands = dict(zip(names, wide, strict=True))
+    result = by_tensor_operations(formula, operands, options, wide[0].dtype)
     return result.to(dtype) if dtype in HALVES else result
 
 
-def hyperparameters(name: str, options: Options) -> Any:
-    """``h`` for tensor operations; a compiler traces plain numbers only."""
-    if torch.compiler.is_compiling():
-        return _Plain(options)
-    return EagerHyperparameters(name, options, 1.0)
+def by_tensor_operations(
+    formula: Any, operands: Mapping[str, torch.Tensor], options: Options, dtype: torch.dtype
+) -> torch.Tensor:
+    """What a formula's function returns for tensors of this dtype."""
+    if torch.compiler.is_compiling():  # it traces plain numbers only
+        result: torch.Tensor = formula.function(**operands, h=_Plain(options))
+        return result
+    token = eager_dtype.set(dtype)
+    try:
+        h = EagerHyperparameters(formula.name, options, 1.0)
+        result = formula.function(**operands, h=h)
+    finally:
+        eager_dtype.reset(token)
+    return result
 
 
 class _Plain:

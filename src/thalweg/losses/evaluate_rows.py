@@ -5,7 +5,6 @@ are passes for each. What has no kernel runs as tensor operations.
 """
 
 import math
-import operator
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -20,8 +19,8 @@ from thalweg.losses.evaluate import (
     Options,
     Tensors,
     are_plain,
+    by_tensor_operations,
     each_value,
-    hyperparameters,
     number_like,
     of_one_dtype,
     reduced,
@@ -180,12 +179,15 @@ def evaluate_rows(
         values = _numbers_alike(kinds, values)
         have_kernel = _have_kernel(kinds, values)
     first = values[0]
-    needed = tuple(map(_requires_grad, values)) if torch.is_grad_enabled() else ()
     at = owner, formula, names, dim, ignored, first.dtype
     kind = EACH if reduction == "none" else SUM
     averaged = reduction == "mean" and divisor is None
-    by_column = True in needed and (Kind.COLUMN, True) in zip(kinds, needed, strict=True)
-    if by_column or not have_kernel:
+    needed: Needed = ()
+    if have_kernel and torch.is_grad_enabled():
+        needed = tuple([v.requires_grad for v in values])
+        # The gradient of a column would be a sum over the rows.
+        have_kernel = (Kind.COLUMN, True) not in zip(kinds, needed, strict=True)
+    if not have_kernel:
         call = RowCall(*at, kind, (), options, averaged=averaged)
         each = call.eagerly(values)
         return each if kind == EACH else reduced(each, _divisor(call, values, divisor))
@@ -207,9 +209,6 @@ def evaluate_rows(
         return sum_of_values(call, *values)
     (total,), _ = call(values)
     return number_like(first, total * scale)
-
-
-_requires_grad = operator.attrgetter("requires_grad")
 
 
 def _divisor(call: RowCall, values: Tensors, divisor: float | Tensor | None) -> float | Tensor:
@@ -299,8 +298,8 @@ def _eagerly(call: RowCall, values: Tensors) -> Tensor:
         for name, kind in zip(call.names, kinds, strict=True):
             if kind is Kind.ELEMENT:
                 operands[name] = torch.where(taken.unsqueeze(-1), operands[name], 0.0)
-    h = hyperparameters(call.formula.name, call.options)
-    result: Tensor = call.formula.function(**operands, h=h).squeeze(-1)
+    dtype = torch.float32 if call.dtype in HALVES else call.dtype
+    result = by_tensor_operations(call.formula, operands, call.options, dtype).squeeze(-1)
     if taken is not None:
         result = torch.where(taken, result, 0.0)
     return result.to(call.dtype) if call.dtype in HALVES else result

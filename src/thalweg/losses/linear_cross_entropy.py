@@ -32,7 +32,7 @@ from thalweg.rule.formula import BACKWARD, EACH, FACTOR, SUM
 
 Tensor = torch.Tensor
 
-ROOM = 2**25  # bytes of logits at a time
+ROOM = 20 * 2**20  # bytes of logits at a time
 FEWEST_ROWS = 64  # fewer leave a matrix product waiting for the weight
 
 
@@ -54,7 +54,7 @@ def linear_cross_entropy(
 
         cross_entropy(linear(input, linear_weight, linear_bias), target, weight, ...)
 
-    The logits of a chunk of rows exist at a time (32 MB of them, at least 64 rows), in place of
+    The logits of a chunk of rows exist at a time (20 MB of them, at least 64 rows), in place of
     those of all rows and their gradients. The gradients by input, weight and bias are computed on
     the way. Where the target holds probabilities, for logits of more dimensions, for second
     derivatives and where there is no kernel, it is the formula above.

@@ -61,6 +61,10 @@ def dice_loss(
     check_same_size(owner, input, target)
     reduction = chosen_reduction(owner, reduction)
     options = {"smooth": number(owner, "smooth", smooth, NON_NEGATIVE)}
+    if not isinstance(start_dim, int):
+        raise TypeError(
+            f"{owner}: start_dim must be an integer, got {type(start_dim).__name__} {start_dim!r}"
+        )
     dim = start_dim + input.ndim if start_dim < 0 else start_dim
     if not 0 <= dim < input.ndim:
         raise IndexError(

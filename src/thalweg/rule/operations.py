@@ -49,7 +49,8 @@ def _tensor_minimum(a: Any, b: Any) -> torch.Tensor:
 def _tensor_where(condition: Any, a: Any, b: Any) -> Any:
     if not isinstance(condition, torch.Tensor):
         return a if condition else b
-    if not isinstance(a, torch.Tensor) and not isinstance(b, torch.Tensor):
+    numbers = not isinstance(a, torch.Tensor) and not isinstance(b, torch.Tensor)
+    if numbers and not torch.compiler.is_compiling():  # which cannot follow a ContextVar
         a = torch.tensor(float(a), dtype=eager_dtype.get(), device=condition.device)
     return torch.where(condition, a, b)
 
