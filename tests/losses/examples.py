@@ -161,6 +161,14 @@ CASES = [
     Case("sigmoid_focal_loss", pair(logit, probability), {"gamma": 0}, **ONCE),
 ]
 NAMES = sorted({case.name for case in CASES})
+# The modules of these losses.
+MODULES = [
+    name
+    for name in losses.__all__
+    if getattr(losses, name).__module__.split(".")[-1]
+    in ("regression", "binary", "likelihood", "margin")
+    and name[0].isupper()
+]
 
 
 def differentiated(

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from tests.losses.examples import CASES, Case, Tensor
+from tests.losses.examples import CASES, MODULES, Case, Tensor
 from thalweg import losses
 
 EVERY_CASE = pytest.mark.parametrize("case", CASES, ids=str)
@@ -189,8 +189,6 @@ def test_compiled_training_step(name: str) -> None:
 
 
 # ------------------------------------------------------------------------------ modules
-
-MODULES = [n for n in losses.__all__ if n[0].isupper()]
 
 
 @pytest.mark.parametrize("name", MODULES)

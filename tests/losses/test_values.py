@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch.testing._internal.common_modules import module_db
 
+from tests.losses import examples
 from tests.losses.examples import (
     CASES,
     INF,
@@ -327,13 +328,13 @@ def test_variances_of_each_size(shape: tuple[int, ...]) -> None:
 
 # --------------------------------------------------------------------- torch's own examples
 
-MODULES = [m for m in module_db if getattr(losses, m.module_cls.__name__, None)]
+MODULES = [m for m in module_db if m.module_cls.__name__ in examples.MODULES]
 
 
 def test_torch_has_examples_for_each_module_of_ours() -> None:
     found = {m.module_cls.__name__ for m in MODULES}
     own = {"HingeLoss", "BinaryFocalLoss"}
-    assert found == {n for n in losses.__all__ if n[0].isupper()} - own
+    assert found == set(examples.MODULES) - own
     assert set(REFERENCES) == {"hinge_loss", "sigmoid_focal_loss"}
 
 
@@ -341,11 +342,11 @@ def test_torch_has_examples_for_each_module_of_ours() -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 @pytest.mark.filterwarnings("ignore:.*reduction.*mean.*:UserWarning")
 def test_torchs_own_examples(info, dtype: torch.dtype) -> None:
-    examples = info.module_inputs_func(
+    inputs = info.module_inputs_func(
         info, device="cpu", dtype=dtype, requires_grad=True, training=True
     )
-    assert examples
-    for example in examples:
+    assert inputs
+    for example in inputs:
         built, called = example.constructor_input, example.forward_input
         ours = getattr(losses, info.module_cls.__name__)(*built.args, **built.kwargs)
         torchs = info.module_cls(*built.args, **built.kwargs)

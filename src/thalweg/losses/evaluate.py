@@ -12,7 +12,6 @@ from operator import attrgetter
 from typing import Any
 
 import torch
-from torch.autograd import forward_ad
 
 from thalweg.engine import heard
 from thalweg.engine.eager import EagerHyperparameters
@@ -204,7 +203,7 @@ def are_plain(values: Tensors) -> bool:
     """Whether these are tensors of one dtype that kernels can read, of whatever shapes."""
     if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
         return False
-    if forward_ad._current_level >= 0:  # tangents go through tensor operations
+    if torch.autograd.forward_ad._current_level >= 0:  # tangents go through tensor operations
         return False
     dtype = values[0].dtype
     if dtype not in FORMATS:

@@ -165,8 +165,12 @@ def _rows_of_a_chunk(linear_weight: Tensor) -> int:
 def _logits(input: Tensor, linear_weight: Tensor, linear_bias: Tensor | None) -> Tensor:
     """[N, C, *] or [C]: the rows of the weight in front of its other dimensions."""
     size = linear_weight.shape[:-1]
-    bias = None if linear_bias is None else linear_bias.flatten()
-    logits = torch.nn.functional.linear(input, linear_weight.flatten(0, -2), bias)
+    rows = input if input.ndim == 2 else input.unsqueeze(0)
+    columns = linear_weight.flatten(0, -2).t()
+    if linear_bias is None:
+        logits = torch.mm(rows, columns)
+    else:
+        logits = torch.addmm(linear_bias.flatten(), rows, columns)
     return logits.reshape(*input.shape[:-1], *size)
 
 

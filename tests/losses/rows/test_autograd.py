@@ -1,4 +1,4 @@
-"""Row losses within autograd: derivatives of both orders, transforms, compilers, hooks, autocast."""
+"""Row losses within autograd: derivatives of both orders, transforms, hooks, autocast."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def test_a_gradient_scaler_keeps_what_float16_cannot(name: str) -> None:
     x.requires_grad_()
     wide = x.detach().double().requires_grad_()
     for leaf in (x, wide):
-        (getattr(losses, name)(leaf, y) * 65536.0).backward()
+        (getattr(losses, name)(leaf, y) * 4096.0).backward()
     assert x.grad is not None
     assert wide.grad is not None
     torch.testing.assert_close(x.grad, wide.grad.half(), rtol=2e-3, atol=6e-8)
@@ -236,7 +236,7 @@ def test_transforms_of_functions(transform: str, name: str) -> None:
 
     def by_hand(a: Tensor, b: Tensor) -> Tensor:
         """The loss by operations that every transform has."""
-        taken = torch.nn.functional.one_hot(b, 3).to(a.dtype)
+        taken = (torch.arange(3) == b.unsqueeze(-1)).to(a.dtype)
         w = (taken * weight).sum(-1)
         if name == "multi_margin_loss":
             short = (1 - (taken * a).sum(-1, keepdim=True) + a).clamp_min(0) * (1 - taken)
@@ -249,7 +249,7 @@ def test_transforms_of_functions(transform: str, name: str) -> None:
     torch.testing.assert_close(run(of_rows, x, y), run(by_hand, x, y))
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:There is a performance drop")
 def test_vmap_of_vectors() -> None:
     a, b, c = torch.randn(3, 5, 4, 3)
     target = torch.where(torch.rand(5, 4) < 0.5, 1, -1)
