@@ -33,7 +33,7 @@ class Row:
 def compare(
     loss: str,
     size: str,
-    calls: tuple[Callable[..., Tensor], Callable[..., Tensor]],
+    calls: tuple[Callable[..., Tensor], ...],
     operands: tuple[Any, ...],
     rounds: int,
     repeats: int,

@@ -1,6 +1,6 @@
 """The time of CTC, forward and backward: ours, and torch's.
 
-    python -m benchmarks.ctc
+python -m benchmarks.ctc
 """
 
 from collections.abc import Iterator

@@ -1,24 +1,18 @@
-"""The time of a loss, forward and backward: ours, and torch's.
+"""The time of elementwise losses, forward and backward: ours, and torch's.
 
-Each round times both one after the other, small inputs many times in a row; figures are medians of
-rounds and of the rounds' ratios.
-
-    python -m benchmarks.losses
+python -m benchmarks.losses
 """
 
-import statistics
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as theirs
-from rich.console import Console
-from rich.table import Table
 
 import thalweg.losses as ours
-from benchmarks.steps import timed
+from benchmarks.beside import Row, compare, show
 
 Make = Callable[[int], tuple[torch.Tensor, ...]]
 
@@ -69,63 +63,24 @@ LOSSES: list[tuple[str, Make, float]] = [
 SIZES = [(1, 200, 9, 0.5), (64, 200, 9, 0.5), (4096, 200, 9, 1.0), (8_000_000, 1, 9, None)]
 
 
-@dataclass(frozen=True)
-class Row:
-    """Microseconds of a loss and its gradient."""
-
-    loss: str
-    elements: int
-    ours: float
-    torch: float
-    ratio: float
-    wanted: float
-
-
 def measure() -> Iterator[Row]:
-    """One row for each loss and size that we have."""
+    """One row for each loss and size."""
     for elements, repeats, rounds, least in SIZES:
         for name, make, wanted in LOSSES:
-            if not hasattr(ours, name):
-                continue
             torch.manual_seed(0)
-            x, *rest = make(elements)
-            x.requires_grad_()
-
-            def step(function: Any, x: torch.Tensor = x, rest: Any = rest) -> Callable[[], None]:
-                def run() -> None:
-                    x.grad = None
-                    function(x, *rest, reduction="mean").backward()
-
-                return run
-
-            other_function = REFERENCES.get(name) or getattr(theirs, name)
-            steps = [step(getattr(ours, name)), step(other_function)]
-            mine, other = timed(steps, rounds, repeats)
-            yield Row(
-                name,
-                elements,
-                1e3 * statistics.median(mine),
-                1e3 * statistics.median(other),
-                statistics.median(t / o for o, t in zip(mine, other, strict=True)),
-                wanted if least is None else least,
-            )
+            operands = make(elements)
+            operands[0].requires_grad_()
+            functions = getattr(ours, name), REFERENCES.get(name) or getattr(theirs, name)
+            calls = tuple(partial(function, reduction="mean") for function in functions)
+            ratio = wanted if least is None else least
+            yield compare(name, f"{elements:,}", calls, operands, rounds, repeats, ratio)
 
 
 def main() -> list[dict[str, Any]]:
     """Measure, print, and return the figures."""
     # kl_div's mean is not the divergence, and both say so.
     warnings.filterwarnings("ignore", message=".*'batchmean'")
-    rows = list(measure())
-    table = Table(title="losses, forward and backward (fp32): microseconds", title_justify="left")
-    table.add_column("loss")
-    for heading in ("elements", "thalweg", "torch", "torch / thalweg", "at least"):
-        table.add_column(heading, justify="right")
-    for row in rows:
-        wanted = f"{row.wanted:g}" + ("" if row.ratio >= row.wanted else " (missed)")
-        figures = f"{row.ours:.1f}", f"{row.torch:.1f}", f"{row.ratio:.2f}", wanted
-        table.add_row(row.loss, str(row.elements), *figures)
-    Console(width=100).print(table)
-    return [asdict(row) for row in rows]
+    return show("losses of elements (fp32)", measure())
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """The time of losses of rows, forward and backward, and the memory of a large vocabulary.
 
-    python -m benchmarks.row_losses
+python -m benchmarks.row_losses
 """
 
 import subprocess
@@ -129,7 +129,9 @@ def main() -> dict[str, Any]:
     size, classes = VOCABULARY[1:]
     gradients = 4 * (VOCABULARY[0] + classes) * size / 2**20
     console = Console(width=110)
-    console.print("linear_cross_entropy, megabytes at most beyond the operands and their gradients:")
+    console.print(
+        "linear_cross_entropy, megabytes at most beyond the operands and their gradients:"
+    )
     for name, peak in memory.items():
         console.print(f"  {name}: {peak - gradients:.0f}")
     return {"rows": rows, "linear_cross_entropy, MB": memory, "of which gradients": gradients}

@@ -11,9 +11,10 @@ each element:
 (('x', 'y'), ['_d_x'])
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from thalweg.rule.derivative import gradients, simplified
 from thalweg.rule.program import Stage, prologue_of, stage_of
@@ -61,8 +62,18 @@ class Expressions(NamedTuple):
     derivatives: Sequence[Symbol]
 
 
-class Formula:
-    """An elementwise function, and the programs traced from it so far.
+class HasScalars(Protocol):
+    """A program, of which a formula needs to know for which options it holds."""
+
+    @property
+    def scalars(self) -> Scalars: ...
+
+
+Program = TypeVar("Program", bound=HasScalars)
+
+
+class Traced(ABC, Generic[Program]):
+    """A function, and the programs traced from it so far.
 
     Args:
         function: ``function(x, y, ..., h)``; operands are given by the names of its parameters,
@@ -73,10 +84,10 @@ class Formula:
     def __init__(self, function: Callable[..., Any], name: str | None = None) -> None:
         self.function = function
         self.name = name or str(getattr(function, "__name__", "formula"))
-        self._programs: dict[tuple[Any, ...], list[FormulaProgram]] = {}
+        self._programs: dict[tuple[Any, ...], list[Program]] = {}
 
     def __repr__(self) -> str:
-        return f"Formula({self.name})"
+        return f"{type(self).__name__}({self.name})"
 
     def program(
         self,
@@ -84,7 +95,7 @@ class Formula:
         options: Mapping[str, Any],
         operands: Sequence[str],
         wanted: Sequence[str] = (),
-    ) -> FormulaProgram:
+    ) -> Program:
         """The program for these options, traced at most once for each setting of the switches.
 
         Args:
@@ -107,30 +118,68 @@ class Formula:
         self, options: Mapping[str, Any], operands: Sequence[str], wanted: Sequence[str]
     ) -> Expressions:
         """The value and its derivatives by the operands wanted, newly traced."""
-        graph = Graph()
-        loads = {name: graph.load(name) for name in operands}
+        graph, given = self._symbols(operands)
         h = TracedHyperparameters(self.name, graph, options, 1.0)
-        value = self.function(**loads, h=h)
-        return Expressions(graph, h, value, gradients(value, [loads[name] for name in wanted]))
+        value = self.function(**given, h=h)
+        self._check(value)
+        return Expressions(graph, h, value, gradients(value, [given[name] for name in wanted]))
+
+    @abstractmethod
+    def _symbols(self, operands: Sequence[str]) -> tuple[Graph, dict[str, Symbol]]:
+        """A graph, and a symbol in it for each operand."""
+
+    def _check(self, value: Any) -> None:
+        """Raise TypeError for a value that cannot be stored."""
+
+    @abstractmethod
+    def _trace(
+        self, kind: str, options: Mapping[str, Any], operands: Sequence[str], wanted: Sequence[str]
+    ) -> Program: ...
+
+
+class Formula(Traced[FormulaProgram]):
+    """An elementwise function, and the programs traced from it so far; see :class:`Traced`."""
+
+    def _symbols(self, operands: Sequence[str]) -> tuple[Graph, dict[str, Symbol]]:
+        graph = Graph()
+        return graph, {name: graph.load(name) for name in operands}
 
     def _trace(
         self, kind: str, options: Mapping[str, Any], operands: Sequence[str], wanted: Sequence[str]
     ) -> FormulaProgram:
         graph, h, value, by = self.expressions(options, operands, wanted)
-        sums: tuple[Symbol, ...] = ()
-        if kind == EACH:
-            stores = [("_value", value)]
-        else:
-            factor = graph.load(UPSTREAM) if kind == BACKWARD else getattr(h, FACTOR)
-            with graph.rewritten(simplified):
-                stores = [(f"_d_{n}", g * factor) for n, g in zip(wanted, by, strict=True)]
-        if kind == SUM:
-            sums = (graph.reduce(value, "tensor"),)
+        stores = stores_of(kind, value, by, wanted, h, graph.load)
+        sums = (graph.reduce(value, "tensor"),) if kind == SUM else ()
         order = (*operands, UPSTREAM)
         stage = stage_of([*(n for _, n in stores), *(r.args[0] for r in sums)], stores, sums, order)
         names = tuple(dict.fromkeys((*stage.loads, *(name for name, _ in stores))))
         scalars = scalars_of(stage.constants, graph, h)
         return FormulaProgram(f"{self.name}_{kind}", names, stage, scalars)
+
+
+def stores_of(
+    kind: str,
+    value: Symbol,
+    derivatives: Sequence[Symbol],
+    wanted: Sequence[str],
+    h: TracedHyperparameters,
+    upstream: Callable[[str], Symbol],
+) -> list[tuple[str, Symbol]]:
+    """What a program of some kind stores.
+
+    Args:
+        kind: as for :meth:`Traced.program`.
+        value: the formula's.
+        derivatives: by the operands wanted.
+        wanted: their names.
+        h: holds FACTOR.
+        upstream: makes the operand of what comes from above.
+    """
+    if kind == EACH:
+        return [("_value", value)]
+    factor = upstream(UPSTREAM) if kind == BACKWARD else getattr(h, FACTOR)
+    with value.graph.rewritten(simplified):
+        return [(f"_d_{n}", g * factor) for n, g in zip(wanted, derivatives, strict=True)]
 
 
 def scalars_of(constants: Sequence[Symbol], graph: Graph, h: TracedHyperparameters) -> Scalars:

@@ -22,20 +22,18 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
-from thalweg.rule.derivative import gradients, simplified
 from thalweg.rule.formula import (
     BACKWARD,
     EACH,
-    FACTOR,
     SUM,
     UPSTREAM,
-    Expressions,
     Scalars,
+    Traced,
     scalars_of,
+    stores_of,
 )
 from thalweg.rule.program import Stage, ordered, stage_of
 from thalweg.rule.symbols import Graph, Level, Symbol
-from thalweg.rule.tracer import TracedHyperparameters
 
 
 class Kind(Enum):
@@ -79,8 +77,10 @@ class RowProgram:
     scalars: Scalars = field(repr=False)
 
 
-class RowFormula:
+class RowFormula(Traced[RowProgram]):
     """A function of rows, and the programs traced from it so far.
+
+    Values, and derivatives from above, are one for each row.
 
     Args:
         function: ``function(x, y, ..., h)``; operands are given by the names of its parameters,
@@ -89,14 +89,9 @@ class RowFormula:
     """
 
     def __init__(self, function: Callable[..., Any], **kinds: Kind) -> None:
-        self.function = function
-        self.name = str(getattr(function, "__name__", "formula"))
+        super().__init__(function)
         self.kinds = kinds
-        self._programs: dict[tuple[Any, ...], list[RowProgram]] = {}
         self._kinds_of: dict[tuple[str, ...], tuple[Kind, ...]] = {}
-
-    def __repr__(self) -> str:
-        return f"RowFormula({self.name})"
 
     def kinds_of(self, operands: tuple[str, ...]) -> tuple[Kind, ...]:
         """What each of these operands has a number for."""
@@ -106,69 +101,38 @@ class RowFormula:
             self._kinds_of[operands] = found
         return found
 
-    def program(
-        self,
-        kind: str,
-        options: Mapping[str, Any],
-        operands: Sequence[str],
-        wanted: Sequence[str] = (),
-    ) -> RowProgram:
-        """The program for these options, traced at most once for each setting of the switches.
-
-        Args:
-            kind: as for :class:`thalweg.rule.formula.Formula`; values and upstream derivatives are
-                one for each row.
-            options: what ``h`` holds.
-            operands: the operands given.
-            wanted: the operands to differentiate by; stored as ``_d_`` and their name.
-        """
-        programs = self._programs.setdefault((kind, *operands, None, *wanted), [])
-        for program in programs:
-            if program.scalars(options) is not None:
-                return program
-        program = self._trace(kind, options, operands, wanted)
-        programs.append(program)
-        return program
-
-    def expressions(
-        self, options: Mapping[str, Any], operands: Sequence[str], wanted: Sequence[str]
-    ) -> Expressions:
-        """The value and its derivatives by the operands wanted, newly traced."""
-        graph = Graph(scopes=("row",))
-        kinds = dict(zip(operands, self.kinds_of(tuple(operands)), strict=True))
-        if list(kinds.values()).count(Kind.INDEX) > 1:
+    def _symbols(self, operands: Sequence[str]) -> tuple[Graph, dict[str, Symbol]]:
+        graph, kinds = Graph(scopes=("row",)), self.kinds_of(tuple(operands))
+        if kinds.count(Kind.INDEX) > 1:
             raise TypeError(f"{self.name}: at most one operand may be an index")
-        of_kind = {Kind.ROW: graph.row, Kind.INDEX: graph.index}
-        given = {name: of_kind.get(kind, graph.load)(name) for name, kind in kinds.items()}
-        h = TracedHyperparameters(self.name, graph, options, 1.0)
-        value = self.function(**given, h=h)
-        if not isinstance(value, Symbol) or value.level is not Level.REDUCED or value.is_condition:
+        make = {Kind.ROW: graph.row, Kind.INDEX: graph.index}
+        return graph, {
+            name: make.get(kind, graph.load)(name)
+            for name, kind in zip(operands, kinds, strict=True)
+        }
+
+    def _check(self, value: Any) -> None:
+        if (
+            not isinstance(value, Symbol)
+            or value.level is not Level.REDUCED
+            or value.is_condition
+            or value.op == "index"
+        ):
             raise TypeError(
                 f"{self.name}: the formula must return one number for each row, got {value!r}; "
                 "sum over the row"
             )
-        return Expressions(graph, h, value, gradients(value, [given[name] for name in wanted]))
 
     def _trace(
         self, kind: str, options: Mapping[str, Any], operands: Sequence[str], wanted: Sequence[str]
     ) -> RowProgram:
         graph, h, value, by = self.expressions(options, operands, wanted)
         kinds = dict(zip(operands, self.kinds_of(tuple(operands)), strict=True))
-        stores = []
-        if kind == EACH:
-            stores = [("_value", value)]
-            kinds["_value"] = Kind.ROW
-        else:
-            factor = graph.row(UPSTREAM) if kind == BACKWARD else getattr(h, FACTOR)
-            with graph.rewritten(simplified):
-                stores = [(f"_d_{n}", g * factor) for n, g in zip(wanted, by, strict=True)]
-            kinds |= {f"_d_{name}": kinds[name] for name in wanted}
-            if kind == BACKWARD:
-                kinds[UPSTREAM] = Kind.ROW
-        element_stores = [s for s in stores if kinds[s[0]] not in ROW_WISE]
-        row_stores = [s for s in stores if kinds[s[0]] in ROW_WISE]
-        wanted_value = value if kind == SUM else None
+        kinds |= {f"_d_{name}": kinds[name] for name in wanted}
+        kinds |= {EACH: {"_value": Kind.ROW}, BACKWARD: {UPSTREAM: Kind.ROW}}.get(kind, {})
+        stores = stores_of(kind, value, by, wanted, h, graph.row)
         results = [node for _, node in stores] + ([value] if kind == SUM else [])
+        element_stores = [s for s in stores if kinds[s[0]] not in ROW_WISE]
         stages, between = _stages(results, element_stores, operands)
         used = [c for s in stages for c in s.constants] + [n for nodes in between for n in nodes]
         taken = used + [a for n in used for a in n.args] + results
@@ -179,8 +143,8 @@ class RowFormula:
             kinds=kinds,
             stages=stages,
             between=between,
-            row_stores=tuple(row_stores),
-            value=wanted_value,
+            row_stores=tuple(s for s in stores if kinds[s[0]] in ROW_WISE),
+            value=value if kind == SUM else None,
             constants=tuple(constants),
             scalars=scalars_of(constants, graph, h),
         )
