@@ -359,7 +359,7 @@ def class_targets(owner: str, input: Tensor, target: Tensor) -> tuple[Tensor, in
             f"{owner}: target must hold classes as int64 or uint8, got {target.dtype}; "
             "write target.long()"
         )
-    return target.long(), dim
+    return target if target.dtype is torch.int64 else target.long(), dim
 
 
 def class_weights(

@@ -252,9 +252,11 @@ def _arranged(
     kinds: tuple[Kind, ...], values: list[Tensor], dim: int
 ) -> tuple[tuple[int, int, int], list[Tensor]]:
     """How the elements lie, and the operands dense and in that order."""
-    shape = values[0].shape
+    shape, contiguous = values[0].shape, all(map(Tensor.is_contiguous, values))
+    if contiguous and dim == 1 and len(shape) == 2:
+        return (*shape, 1), values
     outer, count, inner = math.prod(shape[:dim]), shape[dim], math.prod(shape[dim + 1 :])
-    if all(map(Tensor.is_contiguous, values)):
+    if contiguous:
         return (outer, count, inner), values
     elements = [v for kind, v in zip(kinds, values, strict=True) if kind is Kind.ELEMENT]
     sizes, as_they_are = (outer, count, inner), False

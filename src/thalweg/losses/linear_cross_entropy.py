@@ -240,8 +240,10 @@ def _run(
     target, weight, input, linear_weight, linear_bias = given
     call = call._replace(needed=(True,) if any(needed) else ())
     by_input = torch.empty_like(input) if needed[0] else None
-    by_weight = torch.zeros_like(linear_weight) if needed[1] else None
-    by_bias = torch.zeros_like(linear_bias) if needed[2] else None
+    # Sums over the chunks, which 16 bits do not hold.
+    wide = torch.promote_types(input.dtype, torch.float32)
+    by_weight = torch.zeros_like(linear_weight, dtype=wide) if needed[1] else None
+    by_bias = torch.zeros_like(linear_bias, dtype=wide) if needed[2] else None
     classes, rows = len(linear_weight), len(input)
     # Under autocast the operands have been cast, and products write where they are told.
     with torch.autocast("cpu", enabled=False):
@@ -255,23 +257,24 @@ def _run(
             else:
                 torch.addmm(linear_bias, vectors, linear_weight.t(), out=logits)
             # Under autocast the loss is of wider numbers than the products.
-            wide = logits.to(call.dtype)
-            operands = [wide, target[first : first + size]]
+            own = logits.to(call.dtype)
+            operands = [own, target[first : first + size]]
             if weight is not None:
                 operands.append(weight)
             other = [] if of_rows is None else [of_rows[first : first + size]]
             part = call._replace(sizes=(len(vectors), classes, 1))
             (value,), _ = part(operands, *other)
             total += value
-            if wide is not logits:
-                logits.copy_(wide)
+            if own is not logits:
+                logits.copy_(own)
             if by_input is not None:
                 torch.mm(logits, linear_weight, out=by_input[first : first + size])
             if by_weight is not None:
-                by_weight.addmm_(logits.t(), vectors)
+                by_weight.addmm_(logits.t().to(wide), vectors.to(wide))
             if by_bias is not None:
-                by_bias += logits.sum(0)
-    return total, [by_input, by_weight, by_bias]
+                by_bias += logits.sum(0, dtype=wide)
+    of_layer = [None if g is None else g.to(input.dtype) for g in (by_weight, by_bias)]
+    return total, [by_input, *of_layer]
 
 
 def _differentiably(ctx: Any, upstream: Tensor, needed: tuple[bool, ...]) -> list[Tensor | None]:

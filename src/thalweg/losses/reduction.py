@@ -89,6 +89,11 @@ def check_real(owner: str, **tensors: Any) -> None:
 
 def check_floating(owner: str, **tensors: Any) -> None:
     """Raise TypeError for an argument that is no tensor, NotImplementedError for other dtypes."""
+    for value in tensors.values():
+        if not isinstance(value, torch.Tensor) or not value.is_floating_point():
+            break
+    else:
+        return
     check_real(owner, **tensors)
     for name, value in tensors.items():
         if not value.is_floating_point():

@@ -166,14 +166,14 @@ def sum(x: Any, over: str = "tensor") -> Any:
     """
     if over not in SCOPES:
         raise ValueError(f"sum: over must be one of {SCOPES}, got {over!r}")
-    if isinstance(x, Symbol):
-        if over == "row" and x.level is not Level.ELEMENT:
+    if over == "row":
+        differs = x.level is Level.ELEMENT if isinstance(x, Symbol) else isinstance(x, torch.Tensor)
+        if not differs:
             raise TypeError(
                 f"sum: {x!r} is the same for every element of the row; a sum over the row is of "
                 "what differs from element to element"
             )
-        return x.graph.reduce(x, over)
-    return _eager_sum(x, over)
+    return x.graph.reduce(x, over) if isinstance(x, Symbol) else _eager_sum(x, over)
 
 
 def mean(x: Any, over: str = "tensor") -> Any:
@@ -193,7 +193,7 @@ def largest(x: Any) -> Any:
     """The largest of the row; NaN if any is. Of several the derivative is shared evenly."""
     if isinstance(x, Symbol):
         return x.graph.largest(x)
-    return torch.amax(x, -1, keepdim=True)
+    return torch.amax(x, -1, keepdim=True) if isinstance(x, torch.Tensor) else x
 
 
 def logsumexp(x: Any) -> Any:

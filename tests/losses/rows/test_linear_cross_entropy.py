@@ -104,6 +104,21 @@ def test_16_bits(half: torch.dtype, chunk: int | None, reduction: str) -> None:
         torch.testing.assert_close(found.double(), right, rtol=8 * eps, atol=8 * eps * scale)
 
 
+@pytest.mark.parametrize("half", [torch.bfloat16, torch.float16], ids=str)
+def test_many_chunks_of_16_bits(half: torch.dtype) -> None:
+    """The gradients of the layer are sums over the chunks, in more than 16 bits."""
+    x, w, y = operands(4096, 50, 32)
+    x, w = x.to(half), (0.2 * w).to(half)
+    given: dict[str, Any] = {"linear_bias": torch.zeros(50), "reduction": "sum"}
+    mine = {**given, "options": SimpleNamespace(batch_chunk_size=64)}
+    ours = differentiated(linear_cross_entropy, x, w, y, mine)
+    torchs = differentiated(composed, x, w, y, given)
+    exact = differentiated(composed, x.double(), w.double(), y, given)
+    for a, b, right in zip(ours[1:], torchs[1:], exact[1:], strict=True):
+        errors = [((t.double() - right).norm() / right.norm()).item() for t in (a, b)]
+        assert errors[0] <= 1.5 * errors[1] + torch.finfo(half).eps / 16
+
+
 @pytest.mark.parametrize("what", OPTIONS)
 @REDUCTIONS
 def test_derivatives(what: str, reduction: str) -> None:
