@@ -10,10 +10,10 @@ race: .venv/race.stamp  ## train a small network with every optimizer and compar
 	$(BIN)/thalweg race
 
 test: check  ## lint, types and the fast tests
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -n auto -m "not slow"
 
 test-all: check  ## ... and the slow tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto
 
 check: .venv/dev.stamp  ## lint, format and types only
 	$(BIN)/ruff check

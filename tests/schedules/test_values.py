@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.optim import lr_scheduler
 
+from tests.ids import shown, shown_briefly
 from tests.schedules.examples import SHAPES, composed, ending, endless, shape, step, times, value
 from thalweg.schedules import (
     Constant,
@@ -127,7 +128,7 @@ FORMULAS: list[tuple[Schedule, Callable[[float], float]]] = [
 ]
 
 
-@pytest.mark.parametrize(("schedule", "formula"), FORMULAS, ids=lambda x: repr(x)[:60])
+@pytest.mark.parametrize(("schedule", "formula"), FORMULAS, ids=shown_briefly)
 def test_formula(schedule: Schedule, formula: Callable[[float], float]) -> None:
     for t in times(schedule, 60):
         assert schedule(t) == pytest.approx(formula(t), rel=1e-13, abs=1e-14), t
@@ -226,7 +227,7 @@ TORCH: list[tuple[Schedule, Callable[[torch.optim.Optimizer], Any]]] = [
 ]
 
 
-@pytest.mark.parametrize(("schedule", "make"), TORCH, ids=lambda x: repr(x)[:60])
+@pytest.mark.parametrize(("schedule", "make"), TORCH, ids=shown_briefly)
 def test_torch(schedule: Schedule, make: Callable[[torch.optim.Optimizer], Any]) -> None:
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
     scheduler = make(optimizer)
@@ -321,7 +322,7 @@ def test_compositions_stay_within_their_bounds(schedule: Schedule, t: float) -> 
     assert low <= schedule(t) <= high
 
 
-@pytest.mark.parametrize("schedule", [s for s in SHAPES if s.steps > 0], ids=repr)
+@pytest.mark.parametrize("schedule", [s for s in SHAPES if s.steps > 0], ids=shown)
 def test_bounds_of_shapes_are_close(schedule: Schedule) -> None:
     values = [schedule(t) for t in times(schedule, 400)]
     low, high = schedule.bounds
@@ -363,7 +364,7 @@ DECREASING: list[Schedule] = [
 ]
 
 
-@pytest.mark.parametrize("schedule", DECREASING, ids=repr)
+@pytest.mark.parametrize("schedule", DECREASING, ids=shown)
 def test_monotone(schedule: Schedule) -> None:
     values = [schedule(i / 64) for i in range(64 * 40)]
     assert all(a >= b for a, b in pairwise(values))
@@ -395,7 +396,7 @@ def test_monotone(schedule: Schedule) -> None:
         (Exponential(1, 3), Constant(3)),
         (Rex(1, 0, 9), 2 * Linear(1, 0, 9) * Function(lambda t: 1 / (2 - min(t, 9) / 9))),
     ],
-    ids=lambda x: repr(x)[:60],
+    ids=shown_briefly,
 )
 def test_one_is_the_other(one: Schedule, other: Schedule) -> None:
     for t in times(one):
@@ -456,7 +457,7 @@ def test_growth_past_the_largest_float_is_infinite(gamma: float) -> None:
         (Warmup(8).repeated(), math.inf),
         (Warmup(8).clamped(0.5), 8),
     ],
-    ids=repr,
+    ids=shown,
 )
 def test_steps(schedule: Schedule, steps: float) -> None:
     assert schedule.steps == steps
@@ -477,7 +478,7 @@ def test_steps(schedule: Schedule, steps: float) -> None:
         (Table((1, 2, 3)).repeated(), ">= 0"),
         (OneCycle(0, 1, 0, 8).clamped(0.1), ">= 0 and <= 8"),
     ],
-    ids=repr,
+    ids=shown,
 )
 def test_domain(schedule: Schedule, domain: str) -> None:
     assert str(schedule.domain) == domain
@@ -506,7 +507,7 @@ def test_domain(schedule: Schedule, domain: str) -> None:
         (Function(abs).clamped(0), (0, math.inf)),
         (Function(abs) * Function(abs).clamped(1, 2), (-math.inf, math.inf)),
     ],
-    ids=lambda x: repr(x)[:60],
+    ids=shown_briefly,
 )
 def test_bounds(schedule: Schedule, bounds: tuple[float, float]) -> None:
     assert schedule.bounds == bounds

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 
+from tests.ids import shown
 from tests.optim.lr_scheduler.cases import (
     EXAMPLES,
     KINDS,
@@ -203,7 +204,7 @@ BAD: list[Bad] = [
 CHANCE = (ZeroDivisionError, AttributeError, OverflowError)
 
 
-@pytest.mark.parametrize("case", BAD, ids=str)
+@pytest.mark.parametrize("case", BAD, ids=shown)
 def test_constructor_arguments(case: Bad) -> None:
     theirs = outcome(
         lambda: getattr(TORCH, case.name)(make_optimizer(momentum=0.9), **case.options)
