@@ -33,6 +33,7 @@ from thalweg.rule.formula import BACKWARD, EACH, FACTOR, SUM
 Tensor = torch.Tensor
 
 ROOM = 20 * 2**20  # bytes of logits at a time
+EVENLY = 32  # rows that products divide their work into
 FEWEST_ROWS = 64  # fewer leave a matrix product waiting for the weight
 
 
@@ -159,7 +160,8 @@ def linear_cross_entropy(
 
 
 def _rows_of_a_chunk(linear_weight: Tensor) -> int:
-    return max(FEWEST_ROWS, ROOM // max(1, linear_weight.shape[0] * linear_weight.itemsize))
+    rows = ROOM // max(1, linear_weight.shape[0] * linear_weight.itemsize)
+    return max(FEWEST_ROWS, rows // EVENLY * EVENLY)
 
 
 def _logits(input: Tensor, linear_weight: Tensor, linear_bias: Tensor | None) -> Tensor:
@@ -242,7 +244,9 @@ def _run(
     by_input = torch.empty_like(input) if needed[0] else None
     # Sums over the chunks, which 16 bits do not hold.
     wide = torch.promote_types(input.dtype, torch.float32)
-    by_weight = torch.zeros_like(linear_weight, dtype=wide) if needed[1] else None
+    by_weight = torch.empty_like(linear_weight, dtype=wide) if needed[1] else None
+    if by_weight is not None and not len(input):
+        by_weight.zero_()
     by_bias = torch.zeros_like(linear_bias, dtype=wide) if needed[2] else None
     classes, rows = len(linear_weight), len(input)
     # Under autocast the operands have been cast, and products write where they are told.
@@ -270,7 +274,8 @@ def _run(
             if by_input is not None:
                 torch.mm(logits, linear_weight, out=by_input[first : first + size])
             if by_weight is not None:
-                by_weight.addmm_(logits.t().to(wide), vectors.to(wide))
+                # The first chunk overwrites what there was.
+                by_weight.addmm_(logits.t().to(wide), vectors.to(wide), beta=1 if first else 0)
             if by_bias is not None:
                 by_bias += logits.sum(0, dtype=wide)
     of_layer = [None if g is None else g.to(input.dtype) for g in (by_weight, by_bias)]
