@@ -126,7 +126,7 @@ def _optimizer_classes() -> dict[str, Any]:
 
 def _losses() -> dict[str, Any]:
     """The losses by their names in small letters."""
-    return {key.lower(): getattr(losses, key) for key in losses.__all__ if key != "loss"}
+    return {key.lower(): getattr(losses, key) for key in losses.__all__ if key not in ("loss", "Kind")}
 
 
 def _unknown(name: str, *known: dict[str, Any]) -> typer.BadParameter:
