@@ -126,7 +126,8 @@ def _optimizer_classes() -> dict[str, Any]:
 
 def _losses() -> dict[str, Any]:
     """The losses by their names in small letters."""
-    return {key.lower(): getattr(losses, key) for key in losses.__all__ if key not in ("loss", "Kind")}
+    names = set(losses.__all__) - {"loss", "Kind"}  # which make them
+    return {name.lower(): getattr(losses, name) for name in sorted(names)}
 
 
 def _unknown(name: str, *known: dict[str, Any]) -> typer.BadParameter:
