@@ -300,7 +300,8 @@ class _Classes(NamedTuple):
         loss = evaluate_rows(
             owner, formula, operands, options, reduction, self.dim, divisor, self.ignored
         )
-        return loss.to(self.input.dtype)
+        # The sum of 16-bit weights is wider than they are.
+        return loss.to(self.input.dtype) if self.weights else loss
 
 
 def total_weight(
