@@ -135,7 +135,11 @@ class RowPass:
             taken = arguments[TAKEN]
             total = total / taken if taken else math.nan
         found = total, arguments[BAD] - 1
-        if sizes not in self._free and len(self._free) >= KEPT_SIZES:
+        free = self._free.get(sizes)
+        if free is not None:
+            free.append(block)
+            return found
+        if len(self._free) >= KEPT_SIZES:
             self._free.clear()
-        self._free.setdefault(sizes, []).append(block)
+        self._free[sizes] = [block]
         return found

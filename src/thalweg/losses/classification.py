@@ -282,7 +282,6 @@ class _Classes(NamedTuple):
     ) -> "_Classes":
         target, dim = class_targets(owner, input, target)
         if weight is None:
-            (input,) = in_float32_under_autocast([input])
             return _Classes(input, target, {}, dim, checked_class(owner, ignore_index))
         check_tensors(owner, weight=weight)
         input, weight = in_float32_under_autocast([input, weight])

@@ -185,8 +185,8 @@ def evaluate_rows(
     needed: Needed = ()
     if have_kernel and torch.is_grad_enabled():
         needed = tuple([v.requires_grad for v in values])
-        # The gradient of a column would be a sum over the rows.
-        have_kernel = (Kind.COLUMN, True) not in zip(kinds, needed, strict=True)
+        if Kind.COLUMN in kinds:  # whose gradient would be a sum over the rows
+            have_kernel = (Kind.COLUMN, True) not in zip(kinds, needed, strict=True)
     if not have_kernel:
         call = RowCall(*at, kind, (), options, averaged=averaged)
         each = call.eagerly(values)
