@@ -31,12 +31,7 @@ def torchs_gradient(case: Case, operands: dict[str, Tensor], reduction: str) -> 
     return torch.autograd.grad(loss, leaf)[0]
 
 
-@EVERY_CASE
-@REDUCTIONS
-def test_backward_twice_gives_the_gradient_twice(case: Case, reduction: str) -> None:
-    operands, first = ready(case)
-    wanted = torchs_gradient(case, operands, reduction)
-    loss = case.ours(operands, reduction=reduction).sum()
+def assert_backward_repeats(loss: Tensor, first: Tensor, wanted: Tensor) -> None:
     loss.backward(retain_graph=True)
     assert first.grad is not None
     kept = first.grad
@@ -50,6 +45,14 @@ def test_backward_twice_gives_the_gradient_twice(case: Case, reduction: str) -> 
     torch.testing.assert_close(first.grad, wanted)
     with pytest.raises(RuntimeError, match="second time"):
         loss.backward()
+
+
+@EVERY_CASE
+@REDUCTIONS
+def test_backward_twice_gives_the_gradient_twice(case: Case, reduction: str) -> None:
+    operands, first = ready(case)
+    wanted = torchs_gradient(case, operands, reduction)
+    assert_backward_repeats(case.ours(operands, reduction=reduction).sum(), first, wanted)
 
 
 @EVERY_CASE

@@ -125,12 +125,10 @@ def test_older_name_of_mean(case: Case) -> None:
     assert torch.equal(found, case.ours(operands, reduction="mean"))
 
 
-@pytest.mark.parametrize("name", LEGACY)
-@pytest.mark.parametrize(
-    ("size_average", "reduce"), list(itertools.product([None, False, True], repeat=2))[1:]
-)
-def test_older_arguments(name: str, size_average: bool | None, reduce: bool | None) -> None:
-    operands = FIRST[name].make((3, 2))
+def assert_older_arguments(
+    name: str, operands: dict[str, torch.Tensor], size_average: bool | None, reduce: bool | None
+) -> None:
+    """Both warn, at the line of the call, and mean the same."""
     found = []
     for module in (losses, F):
         with pytest.warns(UserWarning, match="size_average and reduce") as caught:
@@ -142,6 +140,14 @@ def test_older_arguments(name: str, size_average: bool | None, reduce: bool | No
         assert len(caught) == 1
         assert module is F or caught[0].filename == __file__
     torch.testing.assert_close(*found)
+
+
+@pytest.mark.parametrize("name", LEGACY)
+@pytest.mark.parametrize(
+    ("size_average", "reduce"), list(itertools.product([None, False, True], repeat=2))[1:]
+)
+def test_older_arguments(name: str, size_average: bool | None, reduce: bool | None) -> None:
+    assert_older_arguments(name, FIRST[name].make((3, 2)), size_average, reduce)
 
 
 @pytest.mark.parametrize(

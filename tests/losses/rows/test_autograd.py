@@ -26,6 +26,7 @@ from tests.losses.rows.examples import (
     sliced,
     transposed,
 )
+from tests.losses.test_autograd import assert_backward_repeats
 from thalweg import losses
 
 REDUCTIONS = pytest.mark.parametrize("reduction", ["none", "mean", "sum"])
@@ -83,20 +84,7 @@ def test_kernels_and_tensor_operations_agree(case: RowCase, reduction: str) -> N
 def test_backward_twice_gives_the_gradient_twice(case: RowCase, reduction: str) -> None:
     operands, first = ready(case)
     wanted = torchs_gradient(case, operands, reduction)
-    loss = case.ours(operands, reduction=reduction).sum()
-    loss.backward(retain_graph=True)
-    assert first.grad is not None
-    kept = first.grad
-    kept.mul_(3.0)  # a gradient in use must not be what the second backward hands out
-    first.grad = None
-    loss.backward(retain_graph=True)
-    torch.testing.assert_close(first.grad, wanted)
-    torch.testing.assert_close(kept, 3 * wanted)
-    first.grad = None
-    loss.backward()
-    torch.testing.assert_close(first.grad, wanted)
-    with pytest.raises(RuntimeError, match="second time"):
-        loss.backward()
+    assert_backward_repeats(case.ours(operands, reduction=reduction).sum(), first, wanted)
 
 
 @each_case()

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 
 from tests.losses.examples import NAN
 from tests.losses.rows.examples import FIRST, REFERENCES, RowCase, dice_reference, focal_reference
-from tests.losses.test_contract import outcome, parameters
+from tests.losses.test_contract import assert_older_arguments, outcome, parameters
 from thalweg import losses
 
 FUNCTIONS = [*sorted(set(FIRST) - set(REFERENCES)), "linear_cross_entropy"]
@@ -76,18 +76,7 @@ def test_unknown_reduction(case: RowCase, reduction: Any) -> None:
     ("size_average", "reduce"), list(itertools.product([None, False, True], repeat=2))[1:]
 )
 def test_older_arguments(name: str, size_average: bool | None, reduce: bool | None) -> None:
-    operands = FIRST[name].make((3, 2))
-    found = []
-    for module in (losses, F):
-        with pytest.warns(UserWarning, match="size_average and reduce") as caught:
-            found.append(
-                getattr(module, name)(
-                    **operands, size_average=size_average, reduce=reduce, reduction="sum"
-                )
-            )
-        assert len(caught) == 1
-        assert module is F or caught[0].filename == __file__
-    torch.testing.assert_close(*found)
+    assert_older_arguments(name, FIRST[name].make((3, 2)), size_average, reduce)
 
 
 @EACH_LOSS
