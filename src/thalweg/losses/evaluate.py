@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from operator import attrgetter
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -28,6 +28,45 @@ Options = Mapping[str, Any]
 Needed = tuple[bool, ...]
 _requires_grad = attrgetter("requires_grad")
 HALVES = (torch.float16, torch.bfloat16)
+
+
+class Passes(Protocol):
+    """What autograd's functions need of a loss, be it of elements, of rows or in chunks."""
+
+    @property
+    def kind(self) -> str: ...
+
+    @property
+    def dtype(self) -> torch.dtype: ...
+
+    @property
+    def scale(self) -> float: ...
+
+    def __call__(
+        self, values: Tensors, *other: torch.Tensor
+    ) -> tuple[list[float], list[torch.Tensor | None]]:
+        """The sums, and a gradient for each operand that needs one.
+
+        ``other``: where values go, or what comes from above.
+        """
+
+    def other(self, kind: str, needed: Needed, **more: Any) -> "Passes":
+        """Those of another kind over the same operands, with some options set otherwise."""
+
+    def arranged(self, values: list[torch.Tensor]) -> "tuple[Passes, list[torch.Tensor]]":
+        """The operands as the passes take them, and the passes for them."""
+
+    def result(self, values: Tensors) -> torch.Tensor:
+        """Room for the values."""
+
+    def above(self, upstream: torch.Tensor, values: Tensors) -> torch.Tensor:
+        """What comes from above, laid out as the values are."""
+
+    def eagerly(self, values: Tensors) -> torch.Tensor:
+        """The values by tensor operations."""
+
+    def reduced(self, each: torch.Tensor, values: Tensors) -> torch.Tensor:
+        """Their sum, as the passes have it, by tensor operations."""
 
 
 class _Ready:
@@ -176,12 +215,14 @@ def reduced(each: torch.Tensor, divisor: float | torch.Tensor) -> torch.Tensor:
     return each.sum() / divisor
 
 
-def number_like(tensor: torch.Tensor, value: float) -> torch.Tensor:
-    """A number as a tensor of another's dtype: infinite where it is beyond the range of that."""
+def number_like(
+    tensor: torch.Tensor, value: float, dtype: torch.dtype | None = None
+) -> torch.Tensor:
+    """A number as a tensor of this dtype or another's: infinite where it is beyond its range."""
     try:
-        return tensor.new_full((), value)
+        return tensor.new_full((), value, dtype=dtype)
     except RuntimeError:
-        return tensor.new_full((), math.copysign(math.inf, value))
+        return tensor.new_full((), math.copysign(math.inf, value), dtype=dtype)
 
 
 def _divisor(count: int, reduction: str, divisor: float | None) -> float:
@@ -286,11 +327,11 @@ class _Reduced(torch.autograd.Function):
     """The sum of a formula's values, times a factor."""
 
     @staticmethod
-    def forward(ctx: Any, ready: _Ready, *values: torch.Tensor) -> torch.Tensor:
+    def forward(ctx: Any, ready: Passes, *values: torch.Tensor) -> torch.Tensor:
         ctx.ready = ready
         ctx.save_for_backward(*values)
         (found,), ctx.gradients = ready(values)
-        return number_like(values[0], found * ready.scale)
+        return number_like(values[0], found * ready.scale, ready.dtype)
 
     @staticmethod
     def backward(ctx: Any, upstream: torch.Tensor) -> Any:
@@ -312,7 +353,7 @@ class _Each(torch.autograd.Function):
     """A formula's value for each element."""
 
     @staticmethod
-    def forward(ctx: Any, ready: _Ready, *values: torch.Tensor) -> torch.Tensor:
+    def forward(ctx: Any, ready: Passes, *values: torch.Tensor) -> torch.Tensor:
         ctx.ready = ready
         ctx.save_for_backward(*values)
         result = ready.result(values)

@@ -5,7 +5,7 @@ multiplied into the gradients of input and weight. Those of the whole batch neve
 """
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -18,7 +18,15 @@ from thalweg.losses.classification import (
     cross_entropy,
     total_weight,
 )
-from thalweg.losses.evaluate import are_plain, number_like
+from thalweg.losses.evaluate import (
+    Needed,
+    Tensors,
+    are_plain,
+    each_value,
+    number_like,
+    reduced,
+    sum_of_values,
+)
 from thalweg.losses.evaluate_rows import RowCall
 from thalweg.losses.reduction import (
     WeightedLoss,
@@ -28,9 +36,10 @@ from thalweg.losses.reduction import (
     threshold,
 )
 from thalweg.ranges import UNIT_INTERVAL
-from thalweg.rule.formula import BACKWARD, EACH, FACTOR, SUM
+from thalweg.rule.formula import EACH, FACTOR, SUM
 
 Tensor = torch.Tensor
+Gradients = list[Tensor | None]
 
 ROOM = 20 * 2**20  # bytes of logits at a time
 EVENLY = 32  # rows that products divide their work into
@@ -153,10 +162,25 @@ def linear_cross_entropy(
         operands = {"x": row, "y": target[:1], **weights}
         smoothed = {"label_smoothing": smoothing}
         heard.listener(heard.Evaluated(OF_CLASS, operands, smoothed, reduction, 1))
-    result: Tensor = _InChunks.apply(  # type: ignore[no-untyped-call]
-        call, size, target, weight, vectors, linear_weight, linear_bias
-    )
+    values = {"input": vectors, "linear_weight": linear_weight, "target": target, **weights}
+    if linear_bias is not None:
+        values["linear_bias"] = linear_bias
+    result = _evaluated(_Chunks(call, size, (*values,), ()), [*values.values()])
     return result.reshape(input.shape[:-1]) if reduction == "none" else result
+
+
+def _evaluated(chunks: "_Chunks", values: list[Tensor]) -> Tensor:
+    needed = tuple(v.requires_grad for v in values) if torch.is_grad_enabled() else ()
+    if True in needed:
+        if chunks.kind == EACH:
+            return each_value(chunks, *values)
+        return sum_of_values(chunks._replace(needed=needed), *values)
+    if chunks.kind == EACH:
+        result = chunks.result(values)
+        chunks(values, result)
+        return result
+    (total,), _ = chunks(values)
+    return number_like(values[0], total * chunks.scale, chunks.dtype)
 
 
 def _rows_of_a_chunk(linear_weight: Tensor) -> int:
@@ -176,125 +200,115 @@ def _logits(input: Tensor, linear_weight: Tensor, linear_bias: Tensor | None) ->
     return logits.reshape(*input.shape[:-1], *size)
 
 
-class _InChunks(torch.autograd.Function):
-    """The loss of one chunk after the other."""
+class _Chunks(NamedTuple):
+    """One chunk of rows after the other; what autograd's functions need of a pass.
 
-    @staticmethod
-    def forward(
-        ctx: Any,
-        call: RowCall,
-        size: int,
-        target: Tensor,
-        weight: Tensor | None,
-        input: Tensor,
-        linear_weight: Tensor,
-        linear_bias: Tensor | None,
-    ) -> Tensor:
-        ctx.call, ctx.size = call, size
-        given = (target, weight, input, linear_weight, linear_bias)
-        ctx.save_for_backward(*given)
-        needed = ctx.needs_input_grad[4:]
-        if call.kind == EACH:
-            values = input.new_empty(len(input), dtype=call.dtype)
-            _run(call, size, given, (False,) * 3, values)
-            return values
-        total, ctx.gradients = _run(call, size, given, needed)
-        return number_like(input.new_empty(0, dtype=call.dtype), total * call.scale)
-
-    @staticmethod
-    def backward(ctx: Any, upstream: Tensor) -> Any:
-        needed, call = ctx.needs_input_grad[4:], ctx.call
-        if torch.is_grad_enabled():
-            return None, None, None, None, *_differentiably(ctx, upstream, needed)
-        if call.kind == EACH:
-            backward = call._replace(kind=BACKWARD)
-            above = upstream.resolve_neg().contiguous()
-            _, gradients = _run(backward, ctx.size, ctx.saved_tensors, needed, above)
-            return None, None, None, None, *gradients
-        gradients, ctx.gradients = ctx.gradients, None
-        factor = upstream.item()
-        if gradients is None or (factor != 1.0 and call.dtype is torch.float16):
-            # Handed out before, and perhaps changed since; or a gradient scaler's factor, which is
-            # there for what float16 cannot hold: it comes first.
-            call = call._replace(options={**call.options, FACTOR: call.scale * factor})
-            _, gradients = _run(call, ctx.size, ctx.saved_tensors, needed)
-        elif factor != 1.0:
-            gradients = [None if g is None else g.mul_(factor) for g in gradients]
-        return None, None, None, None, *gradients
-
-
-def _run(
-    call: RowCall,
-    size: int,
-    given: tuple[Any, ...],
-    needed: tuple[bool, ...],
-    of_rows: Tensor | None = None,
-) -> tuple[float, list[Tensor | None]]:
-    """The sum over all chunks, and the gradients of input, weight and bias that are needed.
-
-    Args:
+    Attributes:
         call: what is done with the logits of a chunk.
         size: rows of a chunk.
-        given: target, weights of the classes, input, weight and bias.
-        needed: of the last three.
-        of_rows: where the values of the rows go, or what comes from above for them.
+        names: of the operands: input, linear_weight and target, then those of weight and
+            linear_bias that there are.
+        needed: which of them need a gradient; empty if none does.
     """
-    target, weight, input, linear_weight, linear_bias = given
-    call = call._replace(needed=(True,) if any(needed) else ())
-    by_input = torch.empty_like(input) if needed[0] else None
-    # Sums over the chunks, which 16 bits do not hold.
-    wide = torch.promote_types(input.dtype, torch.float32)
-    by_weight = torch.empty_like(linear_weight, dtype=wide) if needed[1] else None
-    if by_weight is not None and not len(input):
-        by_weight.zero_()
-    by_bias = torch.zeros_like(linear_bias, dtype=wide) if needed[2] else None
-    classes, rows = len(linear_weight), len(input)
-    # Under autocast the operands have been cast, and products write where they are told.
-    with torch.autocast("cpu", enabled=False):
-        room = input.new_empty(min(size, rows), classes)
+
+    call: RowCall
+    size: int
+    names: tuple[str, ...]
+    needed: Needed
+
+    @property
+    def kind(self) -> str:
+        return self.call.kind
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.call.dtype
+
+    @property
+    def scale(self) -> float:
+        return self.call.scale
+
+    def other(self, kind: str, needed: Needed, **more: Any) -> "_Chunks":
+        """Another kind of pass over the same operands, with some options set otherwise."""
+        return self._replace(call=self.call.other(kind, (), **more), needed=needed)
+
+    def arranged(self, values: list[Tensor]) -> "tuple[_Chunks, list[Tensor]]":
+        """The operands; products take them however they lie."""
+        return self, values
+
+    def result(self, values: Tensors) -> Tensor:
+        """Room for the values of the rows."""
+        return values[0].new_empty(len(values[0]), dtype=self.dtype)
+
+    def above(self, upstream: Tensor, values: Tensors) -> Tensor:
+        """What comes from above, for each row."""
+        return self.call.above(upstream, values)
+
+    def eagerly(self, values: Tensors) -> Tensor:
+        """The values by tensor operations, on all logits at once."""
+        given = dict(zip(self.names, values, strict=True))
+        logits = _logits(given["input"], given["linear_weight"], given.get("linear_bias"))
+        operands = [logits.to(self.dtype), given["target"]]
+        return self.call.eagerly(operands + [given[n] for n in ("weight",) if n in given])
+
+    def reduced(self, each: Tensor, values: Tensors) -> Tensor:
+        """The sum that the call stands for, by tensor operations."""
+        return reduced(each, 1.0) * self.scale
+
+    def __call__(self, values: Tensors, *of_rows: Tensor) -> tuple[list[float], Gradients]:
+        """The sum, and a gradient for each operand that needs one.
+
+        Args:
+            values: the operands.
+            of_rows: where the values of the rows go, or what comes from above for them.
+        """
+        given = dict(zip(self.names, values, strict=True))
+        needed = {name for name, need in zip(self.names, self.needed, strict=False) if need}
+        input, linear_weight, target = values[:3]
+        bias, weights = given.get("linear_bias"), [given[n] for n in ("weight",) if n in given]
+        gradients: dict[str, Tensor] = {}
+        # Sums over the chunks, which 16 bits do not hold.
+        wide = torch.promote_types(input.dtype, torch.float32)
+        if "input" in needed:
+            gradients["input"] = torch.empty_like(input)
+        if "linear_weight" in needed:
+            make = torch.empty_like if len(input) else torch.zeros_like
+            gradients["linear_weight"] = make(linear_weight, dtype=wide)
+        if bias is not None and "linear_bias" in needed:
+            gradients["linear_bias"] = torch.zeros_like(bias, dtype=wide)
+        call = self.call._replace(needed=(True,) if needed else ())
+        classes, rows = len(linear_weight), len(input)
+        room = input.new_empty(min(self.size, rows), classes)
         total = 0.0
-        for first in range(0, rows, size):
-            vectors = input[first : first + size]
-            logits = room[: len(vectors)]
-            if linear_bias is None:
-                torch.mm(vectors, linear_weight.t(), out=logits)
-            else:
-                torch.addmm(linear_bias, vectors, linear_weight.t(), out=logits)
-            # Under autocast the loss is of wider numbers than the products.
-            own = logits.to(call.dtype)
-            operands = [own, target[first : first + size]]
-            if weight is not None:
-                operands.append(weight)
-            other = [] if of_rows is None else [of_rows[first : first + size]]
-            part = call._replace(sizes=(len(vectors), classes, 1))
-            (value,), _ = part(operands, *other)
-            total += value
-            if own is not logits:
-                logits.copy_(own)
-            if by_input is not None:
-                torch.mm(logits, linear_weight, out=by_input[first : first + size])
-            if by_weight is not None:
-                # The first chunk overwrites what there was.
-                by_weight.addmm_(logits.t().to(wide), vectors.to(wide), beta=1 if first else 0)
-            if by_bias is not None:
-                by_bias += logits.sum(0, dtype=wide)
-    of_layer = [None if g is None else g.to(input.dtype) for g in (by_weight, by_bias)]
-    return total, [by_input, *of_layer]
-
-
-def _differentiably(ctx: Any, upstream: Tensor, needed: tuple[bool, ...]) -> list[Tensor | None]:
-    """The gradients as tensor operations that autograd can differentiate again."""
-    target, weight, *others = ctx.saved_tensors
-    views: list[Any] = [None if t is None else t.view_as(t) for t in others]
-    logits = _logits(*views)
-    operands = [logits.to(ctx.call.dtype), target] + ([] if weight is None else [weight])
-    result = ctx.call.eagerly(operands)
-    if ctx.call.kind == SUM:
-        result = result.sum() * ctx.call.scale
-    wanted = [t for t, n in zip(views, needed, strict=True) if n]
-    found = torch.autograd.grad(result, wanted, upstream, create_graph=True, allow_unused=True)
-    left = iter(found)
-    return [next(left) if n else None for n in needed]
+        # Under autocast the operands have been cast, and products write where they are told.
+        with torch.autocast("cpu", enabled=False):
+            for first in range(0, rows, self.size):
+                chunk = slice(first, first + self.size)
+                vectors = input[chunk]
+                logits = room[: len(vectors)]
+                if bias is None:
+                    torch.mm(vectors, linear_weight.t(), out=logits)
+                else:
+                    torch.addmm(bias, vectors, linear_weight.t(), out=logits)
+                # Under autocast the loss is of wider numbers than the products.
+                own = logits.to(self.dtype)
+                part = call._replace(sizes=(len(vectors), classes, 1))
+                (value,), _ = part([own, target[chunk], *weights], *[t[chunk] for t in of_rows])
+                total += value
+                if not needed:
+                    continue
+                if own is not logits:
+                    logits.copy_(own)
+                if "input" in gradients:
+                    torch.mm(logits, linear_weight, out=gradients["input"][chunk])
+                if "linear_weight" in gradients:
+                    # The first chunk overwrites what there was.
+                    product, beta = (logits.t().to(wide), vectors.to(wide)), 1 if first else 0
+                    gradients["linear_weight"].addmm_(*product, beta=beta)
+                if "linear_bias" in gradients:
+                    gradients["linear_bias"] += logits.sum(0, dtype=wide)
+        found = {name: g.to(input.dtype) for name, g in gradients.items()}
+        return [total], [found.get(name) for name in self.names]
 
 
 def _check_sizes(
