@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from thalweg.losses.evaluate_rows import evaluate_rows
+from thalweg.losses.evaluate_rows import evaluate_rows, without
 from thalweg.losses.reduction import (
     WeightedLoss,
     check_floating,
@@ -345,7 +345,7 @@ def class_targets(owner: str, input: Tensor, target: Tensor) -> tuple[Tensor, in
     if not input.ndim:
         raise ValueError(f"{owner}: input must have a dimension of classes, got a 0-d tensor")
     dim = min(1, input.ndim - 1)
-    size = (*input.shape[:dim], *input.shape[dim + 1 :])
+    size = without(input.shape, dim)
     if input.ndim == 1 and target.shape == (1,):
         target = target.reshape(())
     if target.shape != size:

@@ -193,19 +193,26 @@ def evaluate(
     needed = tuple(map(_requires_grad, values)) if torch.is_grad_enabled() else ()
     if reduction == "none":
         ready = _ready(formula, EACH, names, (), first.dtype, (*options,), *options.values())
-        if True in needed:
-            return each_value(ready, *values)
-        result = torch.empty_like(first)
-        ready(values, result)
-        return result
+        return evaluated(ready, values, needed)
     count = _divisor(first.numel(), reduction, divisor)
     scale = 1.0 / count if count else math.nan
     keys = (*options, FACTOR)
     ready = _ready(formula, SUM, names, needed, first.dtype, keys, *options.values(), scale)
+    return evaluated(ready, values, needed)
+
+
+def evaluated(passes: Passes, values: Tensors, needed: Needed) -> torch.Tensor:
+    """The values or their sum, with autograd around it where an operand needs a gradient."""
+    if passes.kind == EACH:
+        if True in needed:
+            return each_value(passes, *values)
+        result = passes.result(values)
+        passes(values, result)
+        return result
     if True in needed:
-        return sum_of_values(ready, *values)
-    (found,), _ = ready(values)
-    return number_like(first, found * scale)
+        return sum_of_values(passes, *values)
+    (total,), _ = passes(values)
+    return number_like(values[0], total * passes.scale, passes.dtype)
 
 
 def reduced(each: torch.Tensor, divisor: float | torch.Tensor) -> torch.Tensor:
@@ -377,7 +384,7 @@ def _by_another_pass(
     return list(ready(values, *[ready.above(u, values) for u in upstream])[1])
 
 
-def _recorded(function: Any) -> Callable[..., torch.Tensor]:
+def recorded(function: Any) -> Callable[..., torch.Tensor]:
     """What ``Function.apply`` calls when it has found no transforms; those were asked for before.
 
     Its search takes longer than the call.
@@ -386,7 +393,7 @@ def _recorded(function: Any) -> Callable[..., torch.Tensor]:
     return apply
 
 
-sum_of_values, each_value = _recorded(_Reduced), _recorded(_Each)
+sum_of_values, each_value = recorded(_Reduced), recorded(_Each)
 
 
 def _laid_out_like(tensor: torch.Tensor, like: torch.Tensor) -> torch.Tensor:

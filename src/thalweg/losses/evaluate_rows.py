@@ -20,11 +20,9 @@ from thalweg.losses.evaluate import (
     Tensors,
     are_plain,
     by_tensor_operations,
-    each_value,
-    number_like,
+    evaluated,
     of_one_dtype,
     reduced,
-    sum_of_values,
 )
 from thalweg.losses.reduction import in_float32_under_autocast, readable
 from thalweg.rule.formula import EACH, FACTOR, SUM
@@ -193,22 +191,14 @@ def evaluate_rows(
         return each if kind == EACH else reduced(each, _divisor(call, values, divisor))
     sizes, values = _arranged(kinds, values, dim)
     if kind == EACH:
-        call = RowCall(*at, EACH, (), options, sizes)
-        if True in needed:
-            return each_value(call, *values)
-        result = call.result(values)
-        call(values, result)
-        return result
+        return evaluated(RowCall(*at, EACH, (), options, sizes), values, needed)
     if averaged and Kind.INDEX not in kinds:  # which all rows have a part in
         averaged, divisor = False, sizes[0] * sizes[2]
     scale = 1.0
     if divisor is not None:
         scale = 1.0 / float(divisor) if divisor else math.nan
     call = RowCall(*at, SUM, needed, {**options, FACTOR: scale}, sizes, averaged)
-    if True in needed:
-        return sum_of_values(call, *values)
-    (total,), _ = call(values)
-    return number_like(first, total * scale)
+    return evaluated(call, values, needed)
 
 
 def _divisor(call: RowCall, values: Tensors, divisor: float | Tensor | None) -> float | Tensor:

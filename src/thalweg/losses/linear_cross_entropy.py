@@ -22,10 +22,8 @@ from thalweg.losses.evaluate import (
     Needed,
     Tensors,
     are_plain,
-    each_value,
-    number_like,
+    evaluated,
     reduced,
-    sum_of_values,
 )
 from thalweg.losses.evaluate_rows import RowCall
 from thalweg.losses.reduction import (
@@ -165,22 +163,10 @@ def linear_cross_entropy(
     values = {"input": vectors, "linear_weight": linear_weight, "target": target, **weights}
     if linear_bias is not None:
         values["linear_bias"] = linear_bias
-    result = _evaluated(_Chunks(call, size, (*values,), ()), [*values.values()])
+    needed = tuple(v.requires_grad for v in values.values()) if torch.is_grad_enabled() else ()
+    chunks = _Chunks(call, size, (*values,), () if reduction == "none" else needed)
+    result = evaluated(chunks, [*values.values()], needed)
     return result.reshape(input.shape[:-1]) if reduction == "none" else result
-
-
-def _evaluated(chunks: "_Chunks", values: list[Tensor]) -> Tensor:
-    needed = tuple(v.requires_grad for v in values) if torch.is_grad_enabled() else ()
-    if True in needed:
-        if chunks.kind == EACH:
-            return each_value(chunks, *values)
-        return sum_of_values(chunks._replace(needed=needed), *values)
-    if chunks.kind == EACH:
-        result = chunks.result(values)
-        chunks(values, result)
-        return result
-    (total,), _ = chunks(values)
-    return number_like(values[0], total * chunks.scale, chunks.dtype)
 
 
 def _rows_of_a_chunk(linear_weight: Tensor) -> int:

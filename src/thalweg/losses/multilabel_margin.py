@@ -1,6 +1,5 @@
 """The hinge between each class of a set and each class beside it."""
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -8,7 +7,7 @@ import torch
 
 from thalweg.engine import handwritten
 from thalweg.engine.units import WORTH_A_THREAD
-from thalweg.losses.evaluate import HALVES, have_kernel, number_like
+from thalweg.losses.evaluate import HALVES, have_kernel, number_like, recorded
 from thalweg.losses.reduction import (
     Loss,
     check_floating,
@@ -171,8 +170,7 @@ class _Pairs(torch.autograd.Function):
         return slopes, None, None, None
 
 
-# Function.apply asks for transforms of functions, as has been done, and then calls this.
-_pairs: Callable[..., Tensor] = super(torch.autograd.Function, _Pairs).apply
+_pairs = recorded(_Pairs)
 
 
 def _eagerly(input: Tensor, target: Tensor, each: bool, scale: float) -> Tensor:

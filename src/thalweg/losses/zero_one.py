@@ -5,6 +5,7 @@ from typing import Any
 import torch
 
 from thalweg.losses.evaluate import HALVES
+from thalweg.losses.evaluate_rows import without
 from thalweg.losses.reduction import Loss, check_real, chosen_reduction, readable
 
 Tensor = torch.Tensor
@@ -81,11 +82,11 @@ def _signs_wrong(input: Tensor, target: Tensor) -> Tensor:
 
 def _wrong(input: Tensor, target: Tensor) -> Tensor:
     dim = 0 if input.ndim == 1 else 1
-    expected = input.shape[:dim] + input.shape[dim + 1 :]
+    expected = without(input.shape, dim)
     if not input.ndim or target.shape != expected:
         raise ValueError(
             f"{OWNER}: target must hold a class for each row of scores, of size "
-            f"{tuple(expected)}, or signs, of the input's size {tuple(input.shape)}, got "
+            f"{expected}, or signs, of the input's size {tuple(input.shape)}, got "
             f"{tuple(target.shape)}"
         )
     classes = input.shape[dim]
