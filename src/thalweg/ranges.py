@@ -71,6 +71,16 @@ def _plain(owner: str, name: str, value: Any) -> float:
     raise TypeError(f"{owner}: {name} must be a number, got {type(value).__name__} {value!r}")
 
 
+def integer(owner: str, name: str, value: Any, flags: bool = True) -> int:
+    """The value as an int; TypeError if it is no integer, or True or False without ``flags``."""
+    if flags or not isinstance(value, bool):
+        try:
+            return operator.index(value)
+        except TypeError:
+            pass
+    raise TypeError(f"{owner}: {name} must be an integer, got {type(value).__name__} {value!r}")
+
+
 def numbers(owner: str, name: str, values: Any, allowed: Range = ANY) -> tuple[float, ...]:
     """The values as a tuple of ints and floats; the errors of :func:`number` for each of them."""
     if isinstance(values, (str, bytes)) or not isinstance(values, Iterable):

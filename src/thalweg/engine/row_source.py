@@ -233,7 +233,7 @@ class Printer:
             if self.across and self.program.kinds[load.detail] is Kind.ELEMENT:
                 at = f"{at} * inner + lane"
             picked = self._loaded(load.detail, at, "float64")
-            return f"({picked} if taken[lane] != 0.0 else 0.0)" if self.across else picked
+            return _if_taken(picked, "0.0") if self.across else picked
         return SPELLED_IN["float64"][node.op].format(*(self._row_name(a) for a in node.args))
 
     def _row_name(self, node: Symbol) -> str:
@@ -253,11 +253,11 @@ class Printer:
         place = "lane" if self.across else "0"
         for name, node in self.program.row_stores:
             value = self._row_name(node)
-            value = f"({value} if taken[lane] != 0.0 else 0.0)" if masked else value
+            value = _if_taken(value, "0.0") if masked else value
             lines.append(f"at_{name}[{place}] = {self._stored(value)}")
         if self.program.value is not None:
             value = self._row_name(self.program.value)
-            value = f"({value} if taken[lane] != 0.0 else 0.0)" if masked else value
+            value = _if_taken(value, "0.0") if masked else value
             lines.append(f"total = total + {value}")
         return self._for_lanes(lines)
 
@@ -304,7 +304,7 @@ class Printer:
         masked = self.across and self.indices
         for name, node in stage.stores:
             value = self._element_name(node, names)
-            value = f"({value} if taken[lane] != 0.0 else zero)" if masked else value
+            value = _if_taken(value, "zero") if masked else value
             lines.append(f"at_{name}[{self._place(name)}] = {self._stored(value)}")
         if not last:
             for node, name in self.kept.items():
@@ -327,14 +327,14 @@ class Printer:
         """
         slow = any(n.op in ELEMENTARY for n in stage.body)
         apart = slow or len(stage.body) > SHORT
-        begin, summing, end = [], [], []
+        rooms, begin, summing, end = [], [], [], []
         for r in stage.reductions:
             number, value = self._named(r), self._element_name(r.args[0], names)
             k = number.split("[")[0]
             if r.op == "largest":
-                room = f"{self.compute}_scratch({LANES})"
                 largest = f"m{k}[lane]" if self.across else f"m{k}"
-                begin += [f"m{k} = {room}"] if self.across else []
+                if self.across:
+                    rooms.append(f"m{k} = {self.compute}_scratch({LANES})")
                 begin.append(f"{largest} = {self.compute}(-math.inf)")
                 loop.append(f"{largest} = larger_of({largest}, {value})")
                 end.append(f"{number} = float64({largest})")
@@ -344,19 +344,15 @@ class Printer:
                 name = self.kept[r.args[0]]
                 value = f"at_{name}[{self._place(name)}]"
             elif apart:
-                begin.append(f"of_{k} = {self.compute}_scratch({LANES if self.across else BLOCK})")
+                rooms.append(f"of_{k} = {self.compute}_scratch({LANES if self.across else BLOCK})")
                 place = "lane" if self.across else "i - begin"
                 loop.append(f"of_{k}[{place}] = {value}")
                 value = f"of_{k}[{place}]"
-            add = "" if self.across else "add_in_any_order"
-            summing.append(
-                f"{number} = {add}({number}, float64({value}))"
-                if add
-                else f"{number} = {number} + float64({value})"
-            )
+            if self.across:  # a sum in each lane
+                summing.append(f"{number} = {number} + float64({value})")
+            else:
+                summing.append(f"{number} = add_in_any_order({number}, float64({value}))")
         if self.across:
-            rooms = [line for line in begin if "_scratch(" in line]
-            begin = [line for line in begin if line not in rooms]
             inner = ["for lane in range(lanes):", *indented(loop if apart else loop + summing)]
             inner += self._for_lanes(summing) if apart else []
             return [
@@ -369,6 +365,7 @@ class Printer:
         if not apart or not summing:
             return [*begin, "for i in range(count):", *indented(loop + summing), *end]
         return [
+            *rooms,
             *begin,
             f"for begin in range(0, count, {BLOCK}):",
             f"    end = begin + {BLOCK}",
@@ -385,6 +382,11 @@ class Printer:
 
     def _stored(self, value: str) -> str:
         return self.format.store.format(x=value)
+
+
+def _if_taken(value: str, otherwise: str) -> str:
+    """A value of a row that takes part."""
+    return f"({value} if taken[lane] != 0.0 else {otherwise})"
 
 
 def _needed(stage: Stage, kept: Mapping[Symbol, str]) -> list[Symbol]:

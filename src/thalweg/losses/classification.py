@@ -1,6 +1,5 @@
 """Losses of one class of many: cross entropy from logits and from log probabilities, focal loss."""
 
-import operator
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -18,7 +17,7 @@ from thalweg.losses.reduction import (
     readable,
     threshold,
 )
-from thalweg.ranges import NON_NEGATIVE, UNIT_INTERVAL, number
+from thalweg.ranges import NON_NEGATIVE, UNIT_INTERVAL, integer, number
 from thalweg.rule.functions import exp, expm1, held, largest, log, mean, pick, sum, where
 from thalweg.rule.rows import Kind, RowFormula
 
@@ -323,13 +322,7 @@ def total_weight(
 
 def checked_class(owner: str, ignore_index: Any) -> int:
     """The class that counts nothing, as an int; TypeError or ValueError if it is no int64."""
-    try:
-        found = operator.index(ignore_index)
-    except TypeError:
-        raise TypeError(
-            f"{owner}: ignore_index must be an integer, got {type(ignore_index).__name__} "
-            f"{ignore_index!r}"
-        ) from None
+    found = integer(owner, "ignore_index", ignore_index)
     if not -(2**63) <= found < 2**63:
         raise ValueError(f"{owner}: ignore_index must fit into 64 bits, got {found}")
     return found

@@ -1,6 +1,5 @@
 """Connectionist temporal classification: sequences whose labels are not aligned with the input."""
 
-import operator
 from collections.abc import Sequence
 from itertools import accumulate
 from typing import Any
@@ -17,6 +16,7 @@ from thalweg.losses.reduction import (
     in_float32_under_autocast,
     readable,
 )
+from thalweg.ranges import integer
 
 Tensor = torch.Tensor
 Lengths = Tensor | Sequence[int]
@@ -151,7 +151,7 @@ def _checked(
         )
     if not isinstance(zero_infinity, bool):
         raise TypeError(f"{owner}: zero_infinity must be True or False, got {zero_infinity!r}")
-    place = _integer(owner, "blank", blank)
+    place = integer(owner, "blank", blank, flags=False)
     if not 0 <= place < classes:
         raise RuntimeError(f"{owner}: blank must be a class, >= 0 and < {classes}, got {place}")
     if isinstance(input_lengths, Tensor) != isinstance(target_lengths, Tensor):
@@ -189,17 +189,6 @@ def _checked(
     return Task(flat, begins, inputs, counts, longest, place, zero_infinity)
 
 
-def _integer(owner: str, name: str, value: Any) -> int:
-    try:
-        if isinstance(value, bool):
-            raise TypeError
-        return operator.index(value)
-    except TypeError:
-        raise TypeError(
-            f"{owner}: {name} must be an integer, got {type(value).__name__} {value!r}"
-        ) from None
-
-
 def _lengths(owner: str, name: str, value: Any, samples: int, known: bool) -> Tensor | list[int]:
     found: Tensor | list[int]
     if isinstance(value, Tensor):
@@ -209,7 +198,7 @@ def _lengths(owner: str, name: str, value: Any, samples: int, known: bool) -> Te
         if known and readable(value):
             found = found.tolist()
     elif isinstance(value, (list, tuple)):
-        found = [_integer(owner, f"{name}[{i}]", each) for i, each in enumerate(value)]
+        found = [integer(owner, f"{name}[{i}]", each, flags=False) for i, each in enumerate(value)]
     else:
         raise TypeError(
             f"{owner}: {name} must be a tensor, a list or a tuple, got {type(value).__name__} "
