@@ -11,11 +11,14 @@ are joined to new ones, to any depth.
 True
 >>> schedule.bounds
 (0.0, 0.1)
+>>> schedules.parse("0.1 * (warmup(2) >> cosine(4))") == schedule
+True
 """
 
 from thalweg.schedules.base import Schedule, blend
 from thalweg.schedules.compose import Join, Product, Sum, join
 from thalweg.schedules.cycles import CosineRestarts, Cyclic, OneCycle
+from thalweg.schedules.expression import parse
 from thalweg.schedules.ramps import Cosine, Linear, Polynomial, Rex
 from thalweg.schedules.shapes import Constant, Exponential, Function, MultiStep, Step, Table
 from thalweg.schedules.transforms import Clamped, Repeated, Shifted
@@ -47,4 +50,5 @@ __all__ = [
     "WarmupStableDecay",
     "blend",
     "join",
+    "parse",
 ]

@@ -21,6 +21,7 @@ class Schedule(ABC):
         (f + g)(t) = f(t) + g(t)
         f.then(g)(t) = f(t) for t < f.steps, then g(t - f.steps)
 
+    ``f >> g`` is ``f.then(g)``,
     and a number stands for the schedule that has that value at every step.
 
     To write one, give a frozen dataclass a ``_value(t)``. A field called ``steps`` takes the place
@@ -115,6 +116,10 @@ class Schedule(ABC):
 
         at = self._length("then", "at") if at is None else at
         return join((self, other), (number(f"{type(self).__name__}.then", "at", at, NON_NEGATIVE),))
+
+    def __rshift__(self, other: "Schedule | float") -> "Schedule":
+        """``f >> g`` is ``f.then(g)``; it binds less than ``*`` and ``+``."""
+        return self.then(other)
 
     def __mul__(self, other: "Schedule | float") -> "Schedule":
         from thalweg.schedules.compose import Product, as_schedule
