@@ -1,4 +1,4 @@
-"""Pictures of every schedule, scheduler and loss for the documentation, into docs/pictures/.
+"""Pictures of schedules, schedulers, losses and surfaces for the documentation: docs/pictures/.
 
     python docs/pictures.py
 
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import landscape_pictures
 import loss_pictures
 import torch
 from drawing import LINES, legend, titled, write
@@ -214,6 +215,7 @@ def all_pictures() -> Iterable[tuple[str, Figure]]:
 def main(folder: Path = FOLDER) -> None:
     """Draw all into a folder."""
     write(all_pictures(), folder)
+    landscape_pictures.write_maps(folder)
 
 
 def on_pre_build(config: Any) -> None:
