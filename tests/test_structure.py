@@ -12,11 +12,14 @@ import thalweg
 ROOT = Path(thalweg.__file__).parent
 
 # Lowest first: a folder may import those above it in this list and itself, nothing else of ours.
-LAYERS = ["ranges", "rule", "schedules", "engine", "losses", "optim", "race", "cli"]
+LAYERS = [
+    *("ranges", "rule", "schedules", "engine", "losses", "optim"),
+    *("page", "range_test", "landscape", "race", "cli"),
+]
 OUTSIDE = ("__init__", "__main__")  # the package's own front doors
 
 MODULES = sorted(ROOT.rglob("*.py"))
-HEAVY = ["numba", "triton", "typer", "rich", "sklearn"]
+HEAVY = ["numba", "triton", "typer", "rich", "sklearn", "matplotlib", "plotly"]
 
 
 def module_name(path: Path) -> str:

@@ -10,8 +10,17 @@ from typing import Any
 from thalweg import schedules
 from thalweg.engine.explain import Text, explain_optimizer, has_rule, show_config
 from thalweg.optim.define import optimizer
+from thalweg.range_test import LRFound, lr_find
 
-__all__ = ["__version__", "explain", "optimizer", "schedules", "show_config"]
+__all__ = [
+    "LRFound",
+    "__version__",
+    "explain",
+    "lr_find",
+    "optimizer",
+    "schedules",
+    "show_config",
+]
 
 
 def explain(subject: Any, *tensors: Any, source: bool = False, **options: Any) -> Text:

@@ -1,0 +1,187 @@
+"""Train a model for a while and have it, and its optimizer, as they were."""
+
+import signal
+import threading
+from collections import OrderedDict, defaultdict, deque
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from itertools import chain
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+# Of a module: the dicts that hold its tensors by name.
+_TABLES = ("_parameters", "_buffers")
+
+
+@contextmanager
+def unchanged(model: nn.Module, optimizer: torch.optim.Optimizer, *more: Any) -> Iterator[None]:
+    """Put a model and its optimizer back as they were, bit for bit, however the block ends.
+
+    Inside, the optimizer works on copies of its state and of its groups, and gradients begin at
+    None. Afterwards these are again the objects that they were: values, gradients, training mode,
+    attributes and version counters of the model's parameters and buffers; state, groups, options
+    and attributes of the optimizer. torch's random numbers go on as if there had been no block.
+
+    Not put back: what hooks change elsewhere, and what modules keep in lists or objects of their
+    own.
+
+    Args:
+        model: the model.
+        optimizer: any ``torch.optim.Optimizer``.
+        more: other modules that take part, such as a loss; anything else is left alone.
+
+    >>> model = nn.Linear(2, 1)
+    >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    >>> before = model.weight.detach().clone()
+    >>> with unchanged(model, optimizer):
+    ...     model(torch.ones(2)).backward()
+    ...     optimizer.step()
+    ...     torch.equal(model.weight, before)
+    False
+    >>> torch.equal(model.weight, before), model.weight.grad
+    (True, None)
+    """
+    modules = [m for root in (model, *more) if isinstance(root, nn.Module) for m in root.modules()]
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    memory = _Memory(modules, parameters)
+    optimizers = _with_inner(optimizer)
+    attributes = [dict(vars(each)) for each in optimizers]
+    devices = {t.device.index or 0 for t in memory.tensors if t.device.type == "cuda"}
+    with ExitStack() as stack:
+        stack.enter_context(torch.random.fork_rng(devices=sorted(devices)))
+        for tensor in memory.tensors:
+            if not tensor.is_inference():  # which has no version
+                stack.enter_context(torch.autograd._unsafe_preserve_version_counter(tensor))  # type: ignore[attr-defined]
+        try:
+            _work_on_copies(optimizers, keep={id(t): t for t in memory.tensors})
+            memory.drop_gradients()
+            yield
+        finally:
+            with _uninterrupted():
+                for each, found in zip(optimizers, attributes, strict=True):
+                    vars(each).clear()
+                    vars(each).update(found)
+                memory.restore()
+
+
+class _Memory:
+    """The modules' attributes and tensors, and some parameters that may lie outside of them."""
+
+    def __init__(self, modules: list[nn.Module], parameters: list[Tensor]) -> None:
+        self.modules = [(m, m.training, dict(vars(m)), _tables(m)) for m in modules]
+        found: dict[int, Tensor] = {id(p): p for p in parameters}
+        for module in modules:
+            held = (
+                module.parameters(recurse=False), module.buffers(recurse=False),
+                vars(module).values(),
+            )  # fmt: skip
+            found |= {id(v): v for v in chain(*held) if isinstance(v, Tensor)}
+        self.tensors = list(found.values())
+        # The memory itself, besides the tensor: a step may give the tensor another one.
+        self.values = [(t.detach(), t.detach().clone()) for t in self.tensors]
+        self.flags = [t.requires_grad for t in self.tensors]
+        self.gradients = [t.grad if t.is_leaf else None for t in self.tensors]
+
+    def drop_gradients(self) -> None:
+        """Begin without gradients; those that there are stay as they are, for later."""
+        for tensor in self.tensors:
+            if tensor.is_leaf:
+                tensor.grad = None
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        for module, training, attributes, tables in self.modules:
+            module.training = training
+            for name, table in tables.items():
+                attributes[name].clear()
+                attributes[name].update(table)
+            vars(module).clear()
+            vars(module).update(attributes)
+        for memory, value in self.values:
+            if not _spread(memory):
+                memory.copy_(value)
+        for i, tensor in enumerate(self.tensors):
+            memory = self.values[i][0]
+            if tensor.layout is torch.strided and tensor.data_ptr() != memory.data_ptr():
+                tensor.data = memory
+            if tensor.is_leaf:
+                tensor.requires_grad_(self.flags[i])
+                tensor.grad = self.gradients[i]
+
+
+def _spread(tensor: Tensor) -> bool:
+    """Several elements lie at one place, as expand() makes them; torch does not write to such."""
+    return tensor.layout is torch.strided and any(
+        step == 0 and size > 1 for step, size in zip(tensor.stride(), tensor.shape, strict=True)
+    )
+
+
+def _tables(module: nn.Module) -> dict[str, dict[str, Any]]:
+    tables = {name: vars(module).get(name) for name in _TABLES}
+    return {name: dict(table) for name, table in tables.items() if isinstance(table, dict)}
+
+
+def _with_inner(optimizer: torch.optim.Optimizer) -> list[torch.optim.Optimizer]:
+    """The optimizer and those that it holds, as wrappers do, each once."""
+    found = [optimizer]
+    for each in found:
+        inner = [v for v in vars(each).values() if isinstance(v, torch.optim.Optimizer)]
+        found += [v for v in inner if all(v is not known for known in found)]
+    return found
+
+
+def _work_on_copies(optimizers: list[torch.optim.Optimizer], keep: dict[int, Any]) -> None:
+    """Give optimizers copies of all data that they hold, shared as it was."""
+    for each in optimizers:
+        state: Mapping[Any, Any] = each.state
+        vars(each).update({name: _copy(value, keep) for name, value in vars(each).items()})
+        # As loading a checkpoint does, so that whatever an optimizer derives from its state is
+        # derived anew.
+        each.__setstate__(
+            {"state": _copy(state, keep), "param_groups": _copy(each.param_groups, keep)}
+        )
+
+
+def _copy(value: Any, done: dict[int, Any]) -> Any:
+    """Tensors and containers copied to any depth; all else is the same object.
+
+    Args:
+        value: what is copied.
+        done: copies made so far, by the originals' ids: what is shared stays shared.
+    """
+    if id(value) in done:
+        return done[id(value)]
+    copied: Any = value
+    if isinstance(value, Tensor):
+        copied = value.detach().clone()
+    elif isinstance(value, (list, deque)):
+        copied = type(value)()
+        copied.extend(_copy(v, done) for v in value)
+    elif isinstance(value, defaultdict):
+        copied = defaultdict(value.default_factory if type(value) is defaultdict else dict)
+        copied.update((k, _copy(v, done)) for k, v in value.items())
+    elif isinstance(value, dict):
+        copied = OrderedDict() if isinstance(value, OrderedDict) else {}
+        copied.update((k, _copy(v, done)) for k, v in value.items())
+    elif type(value) is tuple:
+        copied = tuple(_copy(v, done) for v in value)
+    done[id(value)] = copied
+    return copied
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Let Ctrl-C wait until the block is through."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals are the main thread's
+        return
+    waiting: list[Any] = []
+    handler = signal.signal(signal.SIGINT, lambda *arguments: waiting.append(arguments))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+        if waiting and callable(handler):
+            handler(*waiting[0])
