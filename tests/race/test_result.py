@@ -1,112 +1,129 @@
 import json
+import math
 from dataclasses import replace
 
 import pytest
-from rich.console import Console
 
-from thalweg.race import LossTime, Result, Standing, StepTime, Trial
-from thalweg.race.result import ranked
-from thalweg.race.table import WIDTH, format_range, report
+from thalweg.race import Entry, LossTime, Result, Run, Settings, StepTime, TaskResult
 
-
-def trial(lr: float, steps: int | None, accuracy: float = 0.97) -> Trial:
-    seconds = None if steps is None else steps / 1000
-    return Trial(lr, 100, steps, seconds, accuracy, accuracy >= 0.95, diverged=False)
+TIME = StepTime(10.0, 75.0, 0.5, 8.0)
 
 
-def standing(name: str, *trials: Trial, note: str = "") -> Standing:
-    return Standing(name, name, {}, note, trials, StepTime(10.0, 75.0, 0.5, 8.0))
+def entry(name: str, *ends: tuple[int | None, float], scored: bool = True, **more) -> Entry:
+    """An entry whose seeds reach 0.9 after so many steps and end at so much."""
+    runs = []
+    for seed, (steps, end) in enumerate(ends):
+        values = (0.0, *[0.0 if steps is None or at < steps else 0.9 for at in (10, 20, 30)], end)
+        values = values if scored else tuple(1.8 - v for v in values)
+        at = (0, 10, 20, 30, 40)
+        runs.append(
+            Run(
+                0.1,
+                seed,
+                at,
+                tuple(s / 1000 for s in at),
+                (1.0,) * 4,
+                tuple(1.0 - v for v in values) if scored else values,
+                values if scored else (),
+            )
+        )
+    made = Entry(name, name, {"betas": (0.9, 0.99)}, "", tuple(runs[:1]), tuple(runs), TIME)
+    return replace(made, **more)
 
 
-LOSS = LossTime("cross_entropy", "Adam", 339, 251.4, 262.6, 10.7, 0.973, 0.971)
+def task(*entries: Entry, goal: float | None = 0.9, scored: bool = True) -> TaskResult:
+    metric = "accuracy" if scored else "loss"
+    loss = LossTime("cross_entropy", "a", 339, 251.4, 262.6, 10.7, 0.973, 0.971)
+    return TaskResult("t", "something", metric, scored, goal, 8314, 8, 40, entries, loss)
 
 
-def result(*standings: Standing, loss: LossTime = LOSS) -> Result:
-    places = ranked(list(standings))
-    return Result("digits", 0.95, 3, 32, 0, 8314, 8, {"torch": "2"}, 12.0, places, loss)
+def whole(*tasks: TaskResult, complete: bool = True) -> Result:
+    asked = Settings("small", ("t",), ("a",), 5, 3, 0, 0.5)
+    return Result(asked, {"torch": "2", "machine": 'a "good" {"lr": 1} one'}, 12.5, tasks, complete)
 
 
-def test_best_is_the_fastest_that_holds_the_target() -> None:
-    fast_but_lost, slower, slowest = trial(1.0, 10, 0.6), trial(0.1, 30), trial(0.01, 90)
-    assert standing("a", slowest, slower, fast_but_lost).best is slower
-    assert standing("a", trial(0.1, 20, 0.9), fast_but_lost).best is fast_but_lost
-    assert standing("a", trial(0.1, None, 0.8), trial(1.0, None, 0.9)).best.lr == 1.0
+@pytest.mark.parametrize("scored", [True, False], ids=["score", "loss"])
+def test_standings_are_by_steps_then_seconds_then_how_far(scored: bool) -> None:
+    def made(name: str, steps: int | None, end: float, **more) -> Entry:
+        return entry(name, (steps, end), scored=scored, **more)
 
-
-def test_ranking_is_by_steps_then_seconds_then_accuracy() -> None:
-    never, nearly = standing("never", trial(1, None, 0.2)), standing("nearly", trial(1, None, 0.9))
-    slow, fast = standing("slow", trial(1, 50)), standing("fast", trial(1, 20))
-    quick = standing("quick", Trial(1, 100, 20, 0.001, 0.97, held=True, diverged=False))
-    assert [s.name for s in ranked([never, slow, fast, nearly, quick])] == [
-        "quick", "fast", "slow", "nearly", "never",
+    slow, fast = made("slow", 30, 0.95), made("fast", 10, 0.91)
+    quick = made("quick", 10, 0.91)
+    (run,) = quick.runs
+    quick = replace(quick, runs=(replace(run, seconds=tuple(s / 2 for s in run.seconds)),))
+    never, nearly = made("never", None, 0.2), made("nearly", None, 0.8)
+    diverged = replace(made("diverged", 10, 0.9), runs=())
+    failed = replace(diverged, name="failed", search=(), step_time=None, failed="no")
+    every = [failed, never, slow, diverged, fast, nearly, quick]
+    ranked = task(*every, scored=scored, goal=0.9).standings
+    assert [e.name for e in ranked] == [
+        "quick", "fast", "slow", "nearly", "never", "diverged", "failed",
     ]  # fmt: skip
+
+
+def test_without_a_goal_the_target_is_what_the_median_ends_at() -> None:
+    entries = [entry(str(end), (None, end)) for end in (0.1, 0.5, 0.8)]
+    lost = replace(entry("lost", (None, 0.9)), runs=())
+    assert task(*entries, lost, goal=None).target == 0.5
+    assert task(*entries, goal=0.7).target == 0.7
+    assert task(goal=None).target == math.inf
+
+
+def test_json_gives_the_same_back() -> None:
+    failed = entry("b", failed="no", search=(), runs=(), step_time=None)
+    result = whole(task(entry("a", (10, 0.91), (20, 0.92)), failed), task(goal=None))
+    text = result.to_json()
+    again = Result.from_json(text)
+    assert again == result
+    assert again.to_json() == text
+    assert again.tasks[0].entries[0].options == {"betas": (0.9, 0.99)}
+    data = json.loads(text)
+    assert data["tasks"][0]["entries"][0]["runs"][1]["steps"] == [0, 10, 20, 30, 40]
+    lines = text.splitlines()
+    assert sum(line.startswith('{"lr":') for line in lines) == 3  # each run on its own
+    assert Result.from_json(whole(complete=False).to_json()) == whole(complete=False)
+
+
+def edited(edit) -> str:
+    data = json.loads(whole(task(entry("a", (10, 0.91)))).to_json())
+    edit(data)
+    return json.dumps(data)
 
 
 @pytest.mark.parametrize(
-    ("steps", "expected"),
+    ("text", "message"),
     [
-        ([None, 9, 5, 9, None], "0.001 … 0.1"),
-        ([9, 5, None, None, None], "≤1e-4 … 0.001"),
-        ([None, None, None, 5, 9], "0.1 … ≥1"),
-        ([None, None, 5, None, None], "0.01"),
-        ([9, None, 5, 9, None], "0.01 … 0.1"),  # not across a gap
-        ([None] * 5, "–"),
+        ("", "not JSON: "),
+        (whole(task(entry("a", (10, 0.9)))).to_json()[:-30], "not JSON: "),
+        ("[1]", "not the result of a race"),
+        ("{}", "there is no 'format'"),
+        (edited(lambda d: d.update(format=0)), "another version of thalweg: its format is not 1"),
+        (edited(lambda d: d.pop("seconds")), "result lacks the field 'seconds'"),
+        (edited(lambda d: d.update(more=1)), "result has an unknown field 'more'"),
+        (
+            edited(lambda d: d.update(seconds="1")),
+            "result.seconds must be a finite number, got '1'",
+        ),
+        (edited(lambda d: d.update(complete=1)), "result.complete must be of type bool, got 1"),
+        (edited(lambda d: d.update(tasks={})), r"result.tasks must be a list, got \{\}"),
+        (edited(lambda d: d.update(settings=3)), "result.settings must be an object, got 3"),
+        (edited(lambda d: d.update(versions=[])), "result.versions must be an object"),
+        (
+            edited(lambda d: d["tasks"][0]["entries"][0]["runs"][0]["steps"].append(1.5)),
+            r"result.tasks\[0\].entries\[0\].runs\[0\].steps\[5\] must be of type int, got 1.5",
+        ),
+        (
+            edited(lambda d: d["tasks"][0]["entries"][0]["runs"][0].update(seconds=[math.nan])),
+            r"seconds\[0\] must be a finite number, got nan",
+        ),
     ],
+    ids=lambda value: "text" if value.startswith(("{", "[", "\n")) else value[:30],
 )
-def test_range_of_learning_rates(steps: list[int | None], expected: str) -> None:
-    trials = [trial(10.0 ** (i - 4), s) for i, s in enumerate(steps)]
-    assert format_range(standing("a", *trials)) == expected
+def test_what_is_no_result_is_explained(text: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Result.from_json(text)
 
 
-def test_json_holds_trials_and_what_follows_from_them() -> None:
-    race = result(standing("a", trial(0.1, 20), trial(1.0, None)), standing("b", trial(1.0, None)))
-    data = json.loads(race.to_json())
-    assert data["task"] == "digits"
-    first, second = data["standings"]
-    assert first["best"]["lr"] == 0.1
-    assert first["lr_range"] == [0.1, 0.1]
-    assert first["step_time"]["ratio"] == 7.5
-    assert [t["steps_to_target"] for t in first["trials"]] == [20, None]
-    assert second["lr_range"] is None
-    assert data["loss"]["saved_us"] == 10.7
-
-
-def rendered(race: Result) -> list[str]:
-    console = Console(width=WIDTH)
-    with console.capture() as capture:
-        console.print(report(race))
-    return capture.get().splitlines()
-
-
-def test_table_fits_its_width_and_cuts_nothing() -> None:
-    widest = standing(
-        "SGD+momentum",
-        Trial(9.5e-5, 100, 99999, 999.999, 1.0, held=True, diverged=False),
-        Trial(9.5e-4, 100, 99999, 999.999, 1.0, held=True, diverged=False),
-    )
-    lines = rendered(result(widest))
-    assert not any("…" in line for line in lines if "SGD+momentum" not in line)
-    row = next(line for line in lines if "SGD+momentum" in line)
-    assert row.split() == [
-        "SGD+momentum", "9.5e-5", "99999", "999.999", "100.0", "10.0", "75.0", "7.5×", "8.0",
-        "≤9.5e-5", "…", "≥9.5e-4",
-    ]  # fmt: skip
-
-
-def test_report_says_who_won_and_who_missed() -> None:
-    lines = rendered(
-        result(standing("A", trial(0.1, 20)), standing("B", trial(1, None), note="is slow"))
-    )
-    assert lines[-1] == (
-        "2 trials in 12 s: A first (20 steps, 0.02 s); median step speed-up over torch.optim 7.5×."
-    )
-    assert any("B did not reach 95%: it is slow." in line for line in lines)
-    text = " ".join(lines)
-    assert (
-        "cross_entropy of thalweg.losses in place of torch's (Adam, 339 steps): 97.3% and 97.1% "
-        "accuracy, 251 and 263 µs per training step, 11 µs saved per step."
-    ) in text
-    slower = rendered(result(standing("B", trial(1, None)), loss=replace(LOSS, saved_us=-3.0)))
-    assert "3 µs lost per step." in " ".join(slower)
-    nobody = rendered(result(standing("B", trial(1, None))))
-    assert "nobody reached 95%" in nobody[-1]
+def test_step_time_ratio() -> None:
+    assert TIME.ratio == 7.5
+    assert StepTime(10.0, None, 0.5, 8.0).ratio is None

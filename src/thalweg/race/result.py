@@ -1,55 +1,27 @@
 """What a race finds out, as plain data that JSON can hold."""
 
 import json
+import math
+import statistics
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
 
+from thalweg.race.decode import build
+from thalweg.race.entry import WORKS, Entry, Run, StepTime
 
-@dataclass(frozen=True)
-class Trial:
-    """One training run.
+__all__ = [
+    "FORMAT",
+    "WORKS",
+    "Entry",
+    "LossTime",
+    "Result",
+    "Run",
+    "Settings",
+    "StepTime",
+    "TaskResult",
+]
 
-    Attributes:
-        lr: learning rate.
-        steps: steps made; fewer than planned if the loss stopped being finite.
-        steps_to_target: steps until the test accuracy first reached the target; None if never.
-        seconds_to_target: training time until then (gradients and steps, not the evaluations).
-        accuracy: test accuracy after the last step.
-        held: that accuracy is at the target.
-        diverged: the loss became infinite or NaN, which ended the run.
-    """
-
-    lr: float
-    steps: int
-    steps_to_target: int | None
-    seconds_to_target: float | None
-    accuracy: float
-    held: bool
-    diverged: bool
-
-
-@dataclass(frozen=True)
-class StepTime:
-    """What the optimizer alone costs, beside ``torch.optim``'s class of the same name.
-
-    Attributes:
-        thalweg_us: median time of a step, microseconds.
-        torch_us: the same of torch's class with torch's defaults, measured in alternation.
-        first_step_s: thalweg's first step, seconds: tracing, and compiling the kernel or loading
-            it from the cache.
-        state_bytes: bytes of state per parameter element.
-    """
-
-    thalweg_us: float
-    torch_us: float
-    first_step_s: float
-    state_bytes: float
-
-    @property
-    def ratio(self) -> float:
-        """How many of our steps fit into one of torch's."""
-        return self.torch_us / self.thalweg_us
+FORMAT = 1  # of the JSON; a file of another one is refused
 
 
 @dataclass(frozen=True)
@@ -63,8 +35,8 @@ class LossTime:
         thalweg_us: median time of a step with thalweg's loss, microseconds: gradients and update.
         torch_us: the same with torch's loss, in alternation.
         saved_us: median of the differences, step by step; below 0 where torch's is the faster.
-        thalweg_accuracy: test accuracy after the last step with thalweg's loss.
-        torch_accuracy: the same with torch's.
+        thalweg_score: the task's score, or its test loss, after the last step with thalweg's loss.
+        torch_score: the same with torch's.
     """
 
     loss: str
@@ -73,100 +45,129 @@ class LossTime:
     thalweg_us: float
     torch_us: float
     saved_us: float
-    thalweg_accuracy: float
-    torch_accuracy: float
+    thalweg_score: float
+    torch_score: float
 
 
 @dataclass(frozen=True)
-class Standing:
-    """One optimizer's trials, by ascending learning rate, and what its step costs."""
+class TaskResult:
+    """One task's race.
 
-    name: str
-    optimizer: str
-    options: Mapping[str, Any]
-    note: str
-    trials: tuple[Trial, ...]
-    step_time: StepTime
+    Attributes:
+        task: its name.
+        description: what is trained on what, in one line.
+        metric: the name of the score; "loss" for a task without one.
+        scored: the task has a score, which should rise; otherwise the test loss decides.
+        goal: the target that the task sets itself; None if it sets none.
+        parameters: elements trained.
+        tensors: parameters they are spread over.
+        steps: gradients of a full run.
+        entries: in the order in which they ran.
+        loss_time: training with thalweg's loss and with torch's; None where it was not measured.
+    """
+
+    task: str
+    description: str
+    metric: str
+    scored: bool
+    goal: float | None
+    parameters: int
+    tensors: int
+    steps: int
+    entries: tuple[Entry, ...]
+    loss_time: LossTime | None = None
 
     @property
-    def best(self) -> Trial:
-        """The trial that reached the target in the fewest steps and held it to the end.
+    def target(self) -> float:
+        """The task's own; without one, what the median of the optimizers ended at."""
+        if self.goal is not None:
+            return self.goal
+        return statistics.median_low(finals) if (finals := self._finals) else math.inf
 
-        If none held it, the fewest steps decide; if none reached it, the accuracy.
+    @property
+    def _finals(self) -> list[float]:
+        # Without those of which half of the seeds diverged: an infinite target tells nothing.
+        return sorted(e.final for e in self.entries if e.runs and math.isfinite(e.final))
+
+    @property
+    def standings(self) -> tuple[Entry, ...]:
+        """Best first: by steps to the target, then seconds; those that missed it follow, by how
+        far they got; at the end those that diverged at every rate or could not take part.
         """
+        sign = -1 if self.scored else 1
 
-        def rank(trial: Trial) -> tuple[bool, bool, float]:
-            if trial.steps_to_target is None:
-                return True, True, -trial.accuracy
-            return False, not trial.held, trial.steps_to_target
+        def rank(entry: Entry) -> tuple[bool, bool, float, float, float]:
+            if not entry.runs:
+                return True, entry.failed is not None, math.inf, math.inf, 0.0
+            target = self.target
+            steps, seconds = entry.steps_to(target), entry.seconds_to(target)
+            return False, False, steps, seconds, sign * entry.final
 
-        return min(self.trials, key=rank)
+        return tuple(sorted(self.entries, key=rank))
 
-    @property
-    def reached(self) -> bool:
-        return self.best.steps_to_target is not None
 
-    @property
-    def working(self) -> tuple[Trial, ...]:
-        """The trials that reached the target and are neighbours of the best one on the grid."""
-        if not self.reached:
-            return ()
-        low = high = self.trials.index(self.best)
-        while low > 0 and self.trials[low - 1].steps_to_target is not None:
-            low -= 1
-        while high + 1 < len(self.trials) and self.trials[high + 1].steps_to_target is not None:
-            high += 1
-        return self.trials[low : high + 1]
+@dataclass(frozen=True)
+class Settings:
+    """What was asked for; a race goes on (``resume``) only with the same.
+
+    Attributes:
+        preset: name of the preset that the rest began from.
+        tasks: their specifications, as on the command line.
+        optimizers: likewise.
+        learning_rates: how many are tried per optimizer, each √10 times the one before.
+        seeds: full runs per optimizer.
+        seed: the first of them; the others follow it.
+        length: factor on the steps of every task.
+    """
+
+    preset: str
+    tasks: tuple[str, ...]
+    optimizers: tuple[str, ...]
+    learning_rates: int
+    seeds: int
+    seed: int
+    length: float
 
 
 @dataclass(frozen=True)
 class Result:
-    """A whole race.
+    """A whole race, or what an interrupted one got to.
 
     Attributes:
-        task: the task's name.
-        target: the test accuracy to reach.
-        epochs, batch_size, seed: as asked for.
-        parameters: elements trained.
-        tensors: parameters they are spread over.
-        versions: of thalweg's surroundings: python, torch, threads.
+        settings: what was asked for.
+        versions: of thalweg and its surroundings: thalweg, python, torch, numba, threads, machine.
         seconds: of the whole race, evaluation and compilation included.
-        standings: best first: by steps to the target, then seconds; those that missed it follow,
-            by accuracy.
-        loss: the winner's training, with thalweg's loss and with torch's.
+        tasks: one result each, in the order of the settings.
+        complete: nothing is missing.
     """
 
-    task: str
-    target: float
-    epochs: int
-    batch_size: int
-    seed: int
-    parameters: int
-    tensors: int
+    settings: Settings
     versions: Mapping[str, str]
     seconds: float
-    standings: tuple[Standing, ...]
-    loss: LossTime
+    tasks: tuple[TaskResult, ...]
+    complete: bool
 
     def to_json(self) -> str:
-        """Everything above, and for each standing its best trial and range of learning rates."""
-        data = asdict(self)
-        for standing, entry in zip(self.standings, data["standings"], strict=True):
-            entry["best"] = asdict(standing.best)
-            entry["lr_range"] = (
-                [standing.working[0].lr, standing.working[-1].lr] if (standing.reached) else None
-            )
-            entry["step_time"]["ratio"] = standing.step_time.ratio
-        return json.dumps(data, indent=2, allow_nan=False)
+        """All attributes, each run on a line of its own; :meth:`from_json` reads it back."""
+        data = {"format": FORMAT, **asdict(self)}
+        text = json.dumps(data, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+        for start in ('{"task":', '{"name":', '{"lr":'):  # quotes within strings are escaped
+            text = text.replace(start, f"\n{start}")
+        return text + "\n"
 
+    @staticmethod
+    def from_json(text: str) -> "Result":
+        """The race that :meth:`to_json` wrote.
 
-def ranked(standings: list[Standing]) -> tuple[Standing, ...]:
-    """Best first; see :class:`Result`."""
-
-    def rank(standing: Standing) -> tuple[float, float, float]:
-        best = standing.best
-        if best.steps_to_target is None or best.seconds_to_target is None:
-            return float("inf"), float("inf"), -best.accuracy
-        return best.steps_to_target, best.seconds_to_target, -best.accuracy
-
-    return tuple(sorted(standings, key=rank))
+        Raises:
+            ValueError: it is not such a text; the message says what is wrong with it.
+        """
+        try:
+            data = json.loads(text)
+        except ValueError as error:
+            raise ValueError(f"not JSON: {error}") from error
+        if not isinstance(data, dict) or "format" not in data:
+            raise ValueError("not the result of a race: there is no 'format'")
+        if data.pop("format") != FORMAT:
+            raise ValueError(f"written by another version of thalweg: its format is not {FORMAT}")
+        return build(Result, data)

@@ -1,200 +1,258 @@
-"""The race itself: training runs, and the time of the optimizers' steps."""
+"""The race: every optimizer on every task, one after the other, on one thread."""
 
 import platform
-import statistics
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, fields, replace
+from functools import partial
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from time import perf_counter
 
 import torch
-from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
-from thalweg import losses
-from thalweg.race.racers import Racer, grid
-from thalweg.race.result import LossTime, Result, Standing, StepTime, Trial, ranked
-from thalweg.race.task import Task
-
-Listener = Callable[[Racer, float], None]
-LossFunction = Callable[[Tensor, Tensor], Tensor]
+import thalweg
+from thalweg.race.loss_time import measure_loss
+from thalweg.race.presets import checked
+from thalweg.race.probe import Probe, probe
+from thalweg.race.protocol import TaskError
+from thalweg.race.racers import Racer, find_all
+from thalweg.race.result import Entry, Result, Settings, TaskResult
+from thalweg.race.search import budget, compete
+from thalweg.race.step_time import measure_steps, quiet
+from thalweg.race.tasks import find_all as find_tasks
+from thalweg.race.training import OptimizerError, rounded
 
 # Layers this small gain nothing from a second thread, and lose much when it waits for a core.
 THREADS = 1
-WARMUP = 5  # steps that are made before those that are timed
+
+
+@dataclass(frozen=True)
+class Stage:
+    """How far a race is.
+
+    Attributes:
+        fraction: of the work of this call, between 0 and 1; by the time that a gradient of each
+            task takes.
+        task: its name.
+        racer: the optimizer's name.
+        lr: the learning rate that is trained; None while steps or losses are timed.
+    """
+
+    fraction: float
+    task: str
+    racer: str
+    lr: float | None
+
+
+Save = Callable[[Result], None]
+Progress = Callable[[Stage], None]
 
 
 def race(
-    task: Task,
-    racers: Sequence[Racer],
+    settings: Settings,
     *,
-    learning_rates: int = 7,
-    epochs: int = 8,
-    before_trial: Listener | None = None,
+    done: Result | None = None,
+    progress: Progress | None = None,
+    save: Save | None = None,
 ) -> Result:
-    """Train the task's network with every racer at every learning rate of its grid, on one thread.
+    """Train every task with every optimizer; see :mod:`thalweg.race.search` for the trials.
+
+    All runs of a task with the same seed begin with the same weights and see the same batches.
+    torch's thread count and global random state are left as they were.
 
     Args:
-        task: what is trained; the same weights and batches for all.
-        racers: who takes part.
-        learning_rates: how many are tried per racer, each √10 times the one before.
-        epochs: passes over the training set per trial.
-        before_trial: called with the racer and learning rate of each trial, for a progress bar.
+        settings: what to run; see :func:`thalweg.race.settings`.
+        done: an unfinished result of the same settings; the entries in it are not run again.
+        progress: called before each entry and after each evaluation.
+        save: called with the result so far after each entry, and once more if the race is
+            interrupted or a task fails, before the exception goes on.
 
     Raises:
-        ValueError: ``learning_rates`` or ``epochs`` is below 1, or there is no racer.
+        ValueError: a wrong setting, an unknown task or optimizer, ``done`` of other settings or
+            versions, a task that fails or whose loss is not finite before the first step: all of
+            these before anything is trained. Also a task that fails later.
+        ModuleNotFoundError: a task needs a package that is not installed.
     """
-    if not racers:
-        raise ValueError("race: racers is empty; name at least one optimizer")
-    if learning_rates < 1 or epochs < 1:
-        raise ValueError(
-            f"race: learning_rates and epochs must be at least 1, got {learning_rates} and {epochs}"
+    settings = checked(settings)
+    racers = find_all(settings.optimizers)
+    tasks = find_tasks(settings.tasks)
+    if done is not None:
+        check_same(done, settings)
+    with _threads(THREADS), quiet(), torch.enable_grad():
+        probes = [
+            probe(task, settings.seed, round(task.steps * settings.length), settings.length)
+            for task in tasks
+        ]
+        if done is not None:
+            check_same_tasks(done, probes)
+            if done.complete:
+                return done
+        return _Race(settings, racers, probes, done, progress, save).run()
+
+
+class _Race:
+    """The result so far, and what has still to be done."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        racers: tuple[Racer, ...],
+        probes: list[Probe],
+        done: Result | None,
+        progress: Progress | None,
+        save: Save | None,
+    ) -> None:
+        self.settings, self.racers, self.probes = settings, racers, probes
+        self.progress, self.save = progress, save
+        self.start, self.before = perf_counter(), done.seconds if done else 0.0
+        # Each task's part, under way: those of ``done`` as they are.
+        self.parts = list(done.tasks) if done else []
+        finished = {t.task: {e.name for e in t.entries} for t in self.parts}
+        self.left = {
+            p.task.name: [r for r in racers if r.name not in finished.get(p.task.name, ())]
+            for p in probes
+        }
+        self.total = sum(self._cost(p) * len(self.left[p.task.name]) for p in probes)
+        self.spent = 0.0
+
+    def run(self) -> Result:
+        try:
+            for i, each in enumerate(self.probes):
+                if i == len(self.parts):
+                    self.parts.append(each.result)
+                for racer in self.left[each.task.name]:
+                    self._add(i, self._entry(each, racer))
+                self._finish(i, each)
+        except (KeyboardInterrupt, TaskError):
+            self._save()
+            raise
+        result = self._result(complete=True)
+        if self.save is not None:
+            self.save(result)
+        return result
+
+    def _entry(self, each: Probe, racer: Racer) -> Entry:
+        settings = self.settings
+        cost, budgeted = (
+            self._cost(each),
+            budget(each.steps, settings.learning_rates, settings.seeds),
         )
-    start = perf_counter()
-    with _threads(THREADS):
-        standings = ranked(
-            [_standing(task, r, learning_rates, epochs, before_trial) for r in racers]
+
+        def listen(lr: float | None, gradients: int) -> None:
+            self._tell(cost * min(1.0, gradients / budgeted), each, racer, lr)
+
+        listen(None, 0)
+        entry = compete(
+            each.task,
+            racer,
+            steps=each.steps,
+            learning_rates=settings.learning_rates,
+            seed=settings.seed,
+            seeds=settings.seeds,
+            step_time=partial(measure_steps, each.parameters, racer),
+            listen=listen,
         )
-        winner = next(r for r in racers if r.name == standings[0].name)
-        loss = measure_loss(task, winner, standings[0].best.lr, epochs)
-    parameters = list(task.network().parameters())
-    return Result(
-        task=task.name,
-        target=task.target,
-        epochs=epochs,
-        batch_size=task.batch_size,
-        seed=task.seed,
-        parameters=sum(p.numel() for p in parameters),
-        tensors=len(parameters),
-        versions={
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "threads": str(THREADS),
-        },
-        seconds=perf_counter() - start,
-        standings=standings,
-        loss=loss,
-    )
+        self.spent += cost
+        return entry
+
+    def _add(self, i: int, entry: Entry) -> None:
+        part = self.parts[i]
+        self.parts[i] = replace(part, entries=(*part.entries, entry))
+        self._save()
+
+    def _finish(self, i: int, each: Probe) -> None:
+        """Time the loss with the task's winner, if that has not been done."""
+        part = self.parts[i]
+        best = part.standings[0]
+        if part.loss_time is not None or best.lr is None or each.task.torch_loss is None:
+            return
+        racer = next(r for r in self.racers if r.name == best.name)
+        self._tell(0.0, each, racer, None)
+        try:
+            time = measure_loss(each.task, racer, best.lr, self.settings.seed, each.steps)
+        except OptimizerError:
+            return  # it has trained this before; with torch's loss it does not
+        self.parts[i] = replace(part, loss_time=time)
+
+    def _cost(self, each: Probe) -> float:
+        """Expected seconds of an entry."""
+        return each.seconds * budget(each.steps, self.settings.learning_rates, self.settings.seeds)
+
+    def _tell(self, cost: float, each: Probe, racer: Racer, lr: float | None) -> None:
+        if self.progress is not None:
+            fraction = (self.spent + cost) / self.total if self.total else 1.0
+            self.progress(Stage(fraction, each.task.name, racer.name, lr))
+
+    def _save(self) -> None:
+        if self.save is not None:
+            self.save(self._result(complete=False))
+
+    def _result(self, complete: bool) -> Result:
+        return Result(
+            settings=self.settings,
+            versions=versions(),
+            seconds=rounded(self.before + perf_counter() - self.start),
+            tasks=tuple(self.parts),
+            complete=complete,
+        )
 
 
-def _standing(
-    task: Task, racer: Racer, learning_rates: int, epochs: int, before_trial: Listener | None
-) -> Standing:
-    # Measured first: it also compiles the kernel, which must not count as training time.
-    step_time = measure_steps(task, racer)
-    trials = []
-    for lr in grid(racer.centre, learning_rates):
-        if before_trial is not None:
-            before_trial(racer, lr)
-        trials.append(run_trial(task, racer, lr, epochs))
-    return Standing(
-        racer.name, racer.optimizer, dict(racer.options), racer.note, tuple(trials), step_time
-    )
+def check_same(done: Result, settings: Settings) -> None:
+    """Raise ValueError unless a race can be continued with these settings, here."""
+    for field in fields(Settings):
+        before, now = getattr(done.settings, field.name), getattr(settings, field.name)
+        if before != now:
+            raise ValueError(
+                f"race: {field.name} must be as in the race to go on from, {before!r}, got "
+                f"{now!r}; ask for the same, or begin a new race"
+            )
+    here = versions()
+    for name in {**done.versions, **here}:
+        if done.versions.get(name) != here.get(name):
+            raise ValueError(
+                f"race: {name} was {done.versions.get(name)} in the race to go on from and is "
+                f"{here.get(name)} now, which cannot be compared; begin a new race"
+            )
 
 
-def run_trial(task: Task, racer: Racer, lr: float, epochs: int) -> Trial:
-    """Train from the task's initial weights, evaluating after every step until the target."""
-    network = task.network()
-    optimizer = racer.make(network.parameters(), lr)
-    steps, seconds = 0, 0.0
-    steps_to_target: int | None = None
-    seconds_to_target: float | None = None
-    diverged = False
-    for x, y in task.batches(epochs):
-        loss, took = _train(network, optimizer, cross_entropy, x, y)
-        seconds += took
-        steps += 1
-        if not bool(torch.isfinite(loss)):
-            diverged = True
-            break
-        if steps_to_target is None and task.accuracy(network) >= task.target:
-            steps_to_target, seconds_to_target = steps, seconds
-    accuracy = task.accuracy(network)
-    return Trial(
-        lr=lr,
-        steps=steps,
-        steps_to_target=steps_to_target,
-        seconds_to_target=seconds_to_target,
-        accuracy=accuracy,
-        held=accuracy >= task.target,
-        diverged=diverged,
-    )
+def check_same_tasks(done: Result, probes: list[Probe]) -> None:
+    """Raise ValueError unless the tasks are what they were."""
+    for part, each in zip(done.tasks, probes, strict=False):
+        before = replace(part, entries=(), loss_time=None)
+        for field in fields(TaskResult):
+            old, new = getattr(before, field.name), getattr(each.result, field.name)
+            if old != new:
+                raise ValueError(
+                    f"race: {field.name} of task {part.task} was {old!r} in the race to go on from "
+                    f"and is {new!r} now; begin a new race"
+                )
 
 
-def measure_loss(task: Task, racer: Racer, lr: float, epochs: int) -> LossTime:
-    """Train the same network with thalweg's cross entropy and with torch's, step by step in turn.
-
-    Weights, batches and optimizer are the same. The first steps, in which kernels are compiled or
-    loaded, are not timed.
-    """
-    functions: tuple[LossFunction, ...] = (losses.cross_entropy, cross_entropy)
-    networks = task.network(), task.network()
-    optimizers = [racer.make(network.parameters(), lr) for network in networks]
-    times: list[tuple[float, float]] = []
-    for i, (x, y) in enumerate(task.batches(epochs)):
-        took = [0.0, 0.0]
-        # Whoever goes first finds the caches as the other left them: take turns at that, too.
-        for k in (0, 1) if i % 2 else (1, 0):
-            _, took[k] = _train(networks[k], optimizers[k], functions[k], x, y)
-        times.append((took[0], took[1]))
-    counted = times[WARMUP:] or times
-    return LossTime(
-        loss=cross_entropy.__name__,
-        optimizer=racer.name,
-        steps=len(counted),
-        thalweg_us=1e6 * statistics.median(t[0] for t in counted),
-        torch_us=1e6 * statistics.median(t[1] for t in counted),
-        saved_us=1e6 * statistics.median(t[1] - t[0] for t in counted),
-        thalweg_accuracy=task.accuracy(networks[0]),
-        torch_accuracy=task.accuracy(networks[1]),
-    )
+def versions() -> Mapping[str, str]:
+    """What times and results depend on, besides the settings."""
+    try:
+        numba = version("numba")
+    except PackageNotFoundError:
+        numba = "not installed"
+    return {
+        "thalweg": thalweg.__version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numba": numba,
+        "threads": str(THREADS),
+        "machine": _machine(),
+    }
 
 
-def _train(
-    network: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    loss_of: LossFunction,
-    x: Tensor,
-    y: Tensor,
-) -> tuple[Tensor, float]:
-    """One training step; the loss, and the seconds that it took."""
-    start = perf_counter()
-    optimizer.zero_grad()
-    loss = loss_of(network(x), y)
-    loss.backward()  # type: ignore[no-untyped-call]
-    optimizer.step()
-    return loss, perf_counter() - start
-
-
-def measure_steps(task: Task, racer: Racer, repeats: int = 100) -> StepTime:
-    """Time a step of thalweg's and of torch's class, in turn, on equal parameters and gradients.
-
-    The gradients are those of the task's first batch, at every step. The medians of ``repeats``
-    steps are reported, after a few that are not counted.
-    """
-    networks = task.network(), task.network()
-    ours = racer.make(networks[0].parameters(), racer.centre)
-    theirs = racer.make(networks[1].parameters(), racer.centre, library=torch.optim)
-    gradients = _gradients(task)
-    for network in networks:
-        for p, g in zip(network.parameters(), gradients, strict=True):
-            p.grad = g.clone()
-    first_step = _time(ours)
-    _time(theirs)
-    times: list[tuple[float, float]] = []
-    for i in range(WARMUP + repeats):
-        # Whoever goes first finds the caches as the other left them: take turns at that, too.
-        if i % 2:
-            theirs_s, ours_s = _time(theirs), _time(ours)
-        else:
-            ours_s, theirs_s = _time(ours), _time(theirs)
-        times.append((ours_s, theirs_s))
-    counted = times[WARMUP:]
-    return StepTime(
-        thalweg_us=1e6 * statistics.median(t[0] for t in counted),
-        torch_us=1e6 * statistics.median(t[1] for t in counted),
-        first_step_s=first_step,
-        state_bytes=_state_bytes(ours) / sum(g.numel() for g in gradients),
-    )
+def _machine() -> str:
+    """The processor's name, or its architecture where the system does not tell."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
 
 
 @contextmanager
@@ -205,24 +263,3 @@ def _threads(count: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def _gradients(task: Task) -> list[Tensor]:
-    network = task.network()
-    x, y = next(task.batches(1))
-    return list(torch.autograd.grad(cross_entropy(network(x), y), list(network.parameters())))
-
-
-def _time(optimizer: torch.optim.Optimizer) -> float:
-    start = perf_counter()
-    optimizer.step()
-    return perf_counter() - start
-
-
-def _state_bytes(optimizer: torch.optim.Optimizer) -> int:
-    return sum(
-        value.numel() * value.element_size()
-        for state in optimizer.state.values()
-        for value in state.values()
-        if isinstance(value, Tensor)
-    )

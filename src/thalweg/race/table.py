@@ -1,137 +1,189 @@
-"""A race's result as a table for the terminal; needs rich."""
+"""A race's result as tables, for the terminal and for the page; the terminal's need rich."""
 
-import statistics
+import math
+from typing import Any
 
-from rich import box
-from rich.console import Group
-from rich.table import Table
-from rich.text import Text
+from thalweg.page import needs
+from thalweg.race.formats import (
+    MISSING,
+    counted,
+    format_count,
+    format_lr,
+    format_multiple,
+    format_range,
+    format_target,
+    format_value,
+    is_share,
+    join,
+    seconds_spread,
+    steps_spread,
+)
+from thalweg.race.overall import Overall
+from thalweg.race.result import WORKS, Entry, LossTime, Result, TaskResult
+from thalweg.race.words import NOTHING, incomplete, outcome, sentences, task_sentences
 
-from thalweg.race.result import LossTime, Result, Standing
+WIDTH = 100  # columns that hold a table with its longest numbers
 
-MISSING = "–"
-WIDTH = 100  # holds the table with its longest numbers
+MEANINGS = (
+    "best lr: the learning rate that was run in full, with every seed.",
+    "steps, seconds: median over the seeds until the target is first reached, and in parentheses "
+    "the fewest and the most; ∞ where a seed missed it. A step is one gradient. Seconds count "
+    "gradients and updates, not evaluation or compiling.",
+    "step µs: median time of the optimizer's own step; × torch: how many of them fit into one step "
+    "of torch's class of the same name. B per param: bytes of state per parameter.",
+    "rates that work: neighbours of the best one that, in as many steps as every rate got, lower "
+    f"the test loss by {100 * WORKS:.0f}% of what the best one does. ≤ ≥: end of the tried range.",
+)
 
 
-def report(result: Result) -> Group:
-    """The table, what its numbers mean, and the race in one line."""
-    explanations = [Text(note, style="dim") for note in notes(result)]
-    last = Text(summary(result), style="bold")
-    loss = Text(loss_line(result.loss))
-    return Group(Text(""), table(result), Text(""), *explanations, Text(""), loss, last)
-
-
-def table(result: Result) -> Table:
-    """One row per optimizer, best first."""
-    target = f"{100 * result.target:.0f}%"
-    made = Table(
-        title=f"{result.task}: {result.parameters} parameters in {result.tensors} tensors, "
-        f"{result.epochs} epochs, batches of {result.batch_size}, seed {result.seed}",
-        title_justify="left",
-        title_style="bold",
-        box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-        show_edge=False,
-    )
-    made.add_column("\noptimizer", no_wrap=True)
-    for header in (
+def headers(task: TaskResult) -> tuple[str, ...]:
+    """Of the columns, in two lines each."""
+    target = format_target(task) if any(entry.runs for entry in task.entries) else "target"
+    return (
+        "\noptimizer",
         "best\nlr",
         f"steps\nto {target}",
         f"seconds\nto {target}",
-        "final\n%",
-        "step µs\nthalweg",
-        "step µs\ntorch",
-        "speed-\nup",
-        "state\nB/param",
-        f"learning rates\nreaching {target}",
-    ):
-        made.add_column(header, justify="right", no_wrap=True)
-    for standing in result.standings:
-        best, time = standing.best, standing.step_time
-        made.add_row(
-            standing.name,
-            format_lr(best.lr),
-            MISSING if best.steps_to_target is None else str(best.steps_to_target),
-            MISSING if best.seconds_to_target is None else f"{best.seconds_to_target:.3f}",
-            f"{100 * best.accuracy:.1f}",
-            f"{time.thalweg_us:.1f}",
-            f"{time.torch_us:.1f}",
-            f"{time.ratio:.1f}×",
-            f"{time.state_bytes:.1f}",
-            format_range(standing),
-            style=None if standing.reached else "dim",
+        "final\n%" if is_share(task) else f"final\n{task.metric}",
+        "step\nµs",
+        "×\ntorch",
+        "B per\nparam",
+        "rates\nthat work",
+    )
+
+
+def row(task: TaskResult, entry: Entry) -> tuple[str, ...]:
+    """An entry's cells under these headers."""
+    time = entry.step_time
+    costs = (
+        MISSING if time is None else f"{time.own_us:.1f}",
+        format_multiple(None if time is None else time.ratio),
+        MISSING if time is None else f"{time.state_bytes:.1f}",
+    )
+    if not entry.runs:
+        word = "diverged" if entry.failed is None else "failed"
+        return entry.name, MISSING, word, word, MISSING, *costs, format_range(entry)
+    return (
+        entry.name,
+        MISSING if entry.lr is None else format_lr(entry.lr),
+        f"{steps_spread(entry, task.target):steps}",
+        f"{seconds_spread(entry, task.target):seconds}",
+        format_value(task, entry.final).removesuffix("%"),
+        *costs,
+        format_range(entry),
+    )
+
+
+def notes(task: TaskResult) -> list[str]:
+    """Who missed the target, diverged or failed, and why; and where the target comes from."""
+    lines = []
+    if task.goal is None and any(entry.runs for entry in task.entries):
+        lines.append(
+            f"The task sets no target: {format_target(task)} is what the median of the optimizers "
+            "ended at."
         )
-    return made
-
-
-def notes(result: Result) -> list[str]:
-    """What a reader needs in order not to misread the table."""
-    first_steps = sum(s.step_time.first_step_s for s in result.standings)
-    lines = [
-        "best lr: fewest steps to the target among those that end above it. "
-        "≤ ≥: end of the tried range.",
-        "seconds: gradients and steps, not evaluation or compiling "
-        f"(first steps: {first_steps:.1f} s in all).",
-        "speed-up: torch's step time ÷ thalweg's.",
-    ]
-    for standing in result.standings:
-        if standing.reached:
-            continue
-        why = f": it {standing.note}" if standing.note else ""
-        lines.append(f"{standing.name} did not reach {100 * result.target:.0f}%{why}.")
+    missed = [e for e in task.standings if e.runs and e.steps_to(task.target) == math.inf]
+    if missed:
+        names = join([entry.name for entry in missed], limit=len(missed))
+        lines.append(f"{names} missed {format_target(task)} in the median of the seeds.")
+    for entry in task.standings:
+        if (why := outcome(entry)) is not None:
+            lines.append(f"{entry.name} {why.rstrip('.')}.")
+        if entry.note and entry.failed is None and (entry in missed or not entry.runs):
+            lines.append(f"{entry.name} {entry.note.rstrip('.')}.")
     return lines
 
 
-def loss_line(time: LossTime) -> str:
-    """The winner's training with either library's loss, in one line or two."""
+OVERALL_HEADERS = ("optimizer", "targets reached", "steps", "time", "B/param", "rates", "× torch")
+OVERALL_MEANING = (
+    "Steps and time to the target are multiples of the best optimizer's on the same task. B/param: "
+    "bytes of state per parameter. Rates: the factor from the lowest to the highest learning rate "
+    f"that works, that is, lowers the test loss by {100 * WORKS:.0f}% of what the best rate does "
+    "in as many steps; 1×: a single rate of those tried; ≥: the tried range ended first. × torch: "
+    "how many steps fit into one of torch's class of the same name. All are medians over the tasks "
+    "that an optimizer took part in; those that took part in half of the tasks or fewer are listed "
+    "last. ∞: half of the targets or more were missed."
+)
+
+
+def overall_row(one: Overall) -> tuple[str, ...]:
+    """An optimizer's cells over all tasks."""
+    decades = None if one.decades is None else 10**one.decades
+    return (
+        one.name,
+        f"{one.reached} of {one.tasks}",
+        format_multiple(one.steps if one.reached else None),
+        format_multiple(one.seconds if one.reached else None),
+        MISSING if one.state_bytes is None else f"{one.state_bytes:.1f}",
+        f"{'' if one.bounded or decades is None else '≥ '}{format_multiple(decades)}",
+        format_multiple(one.step_ratio),
+    )
+
+
+def title(task: TaskResult) -> str:
+    """What was trained, in one line."""
+    what = f"{task.task}: {task.description}" if task.description else task.task
+    return (
+        f"{what}; {format_count(task.parameters)} parameters in {format_count(task.tensors)} "
+        f"tensors, {format_count(task.steps)} steps"
+    )
+
+
+def loss_line(task: TaskResult, time: LossTime) -> str:
+    """The winner's training with thalweg's loss and with torch's, in one line or two."""
     saved = f"{abs(time.saved_us):.0f} µs {'saved' if time.saved_us >= 0 else 'lost'} per step"
+    ends = " and ".join(format_value(task, v) for v in (time.thalweg_score, time.torch_score))
     return (
         f"{time.loss} of thalweg.losses in place of torch's ({time.optimizer}, {time.steps} "
-        f"steps): {100 * time.thalweg_accuracy:.1f}% and {100 * time.torch_accuracy:.1f}% "
-        f"accuracy, {time.thalweg_us:.0f} and {time.torch_us:.0f} µs per training step, {saved}."
+        f"steps): {ends} {task.metric}, {time.thalweg_us:.0f} and {time.torch_us:.0f} µs per "
+        f"training step, {saved}."
     )
 
 
 def summary(result: Result) -> str:
-    """The race in one line."""
-    trials = sum(len(s.trials) for s in result.standings)
-    winner = result.standings[0]
-    best = winner.best
-    if best.steps_to_target is None or best.seconds_to_target is None:
-        first = f"nobody reached {100 * result.target:.0f}%"
-    else:
-        first = (
-            f"{winner.name} first ({best.steps_to_target} steps, {best.seconds_to_target:.2f} s)"
-        )
-    ratio = statistics.median(s.step_time.ratio for s in result.standings)
-    return (
-        f"{trials} trial{'' if trials == 1 else 's'} in {result.seconds:.0f} s: {first}; "
-        f"median step speed-up over torch.optim {ratio:.1f}×."
-    )
+    """How much was run, in one line."""
+    entries = [entry for task in result.tasks for entry in task.entries]
+    trials = sum(len(entry.search) + max(0, len(entry.runs) - 1) for entry in entries)
+    runs, tasks = counted(trials, "training run"), counted(len(result.tasks), "task")
+    return f"{runs} on {tasks} in {result.seconds:.0f} s."
 
 
-def format_lr(lr: float) -> str:
-    """Two significant digits in the shortest form.
+def report(result: Result) -> Any:
+    """A table per task, what it means, and what the columns are; a ``rich.console.Group``.
 
-    >>> format_lr(0.1), format_lr(3e-3), format_lr(0.0316), format_lr(1.0)
-    ('0.1', '0.003', '0.032', '1')
-    >>> format_lr(9.5e-5)
-    '9.5e-5'
+    Raises:
+        ModuleNotFoundError: rich is not installed.
     """
-    if lr >= 1e-3:
-        return f"{lr:.2g}"
-    digits, exponent = f"{lr:.1e}".split("e")
-    return f"{digits.removesuffix('.0')}e{int(exponent)}"
+    text = needs("rich.text").Text
+    parts: list[Any] = []
+    if (missing := incomplete(result)) is not None:
+        parts += [text(""), text(missing, style="bold")]
+    for task in result.tasks:
+        parts += [text(""), table(task), *(text(note, style="dim") for note in notes(task))]
+        parts += [text(loss_line(task, task.loss_time))] if task.loss_time else []
+        if len(result.tasks) > 1:
+            parts += [text(line) for line in task_sentences(task)]
+    if result.tasks:
+        parts += [text(""), *(text(meaning, style="dim") for meaning in MEANINGS)]
+    parts += [text(""), *(text(line, style="bold") for line in sentences(result) or [NOTHING])]
+    return needs("rich.console").Group(*parts, text(summary(result)))
 
 
-def format_range(standing: Standing) -> str:
-    """The learning rates that work, marked where the grid ended before they did."""
-    working = standing.working
-    if not working:
-        return MISSING
-    low, high = working[0], working[-1]
-    below = "≤" if low is standing.trials[0] else ""
-    above = "≥" if high is standing.trials[-1] else ""
-    if low is high and not below + above:
-        return format_lr(low.lr)
-    return f"{below}{format_lr(low.lr)} … {above}{format_lr(high.lr)}"
+def table(task: TaskResult) -> Any:
+    """One row per optimizer, best first; a ``rich.table.Table``."""
+    made = needs("rich.table").Table(
+        title=title(task),
+        title_justify="left",
+        title_style="bold",
+        box=needs("rich.box").SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        show_edge=False,
+    )
+    first, *rest = headers(task)
+    made.add_column(first, overflow="fold", max_width=20)
+    for header in rest:
+        made.add_column(header, justify="right", no_wrap=True)
+    for entry in task.standings:
+        reached = entry.steps_to(task.target) < math.inf
+        made.add_row(*row(task, entry), style=None if reached else "dim")
+    return made

@@ -1,95 +1,81 @@
-"""What is trained: data, a network and a target."""
+"""What is trained: the protocol of a task."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from itertools import pairwise
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-TEST_SHARE = 0.25
-LAYERS = (48, 48, 48, 10)
+from thalweg.ranges import integer, number
+
+Split = Literal["train", "test"]
 
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """A classification problem and the multilayer perceptron that learns it.
+    """A training problem: three functions, and what decides who is first.
 
     Attributes:
         name: for tables and files.
-        x: training inputs, (N, features).
-        y: training classes, (N,), int64.
-        test_x: test inputs, (M, features).
-        test_y: test classes, (M,), int64.
-        layers: widths of the layers after the input, the last one being the number of classes.
-        target: the test accuracy to reach, between 0 and 1.
-        batch_size: rows of ``x`` per step; an epoch's last batch is smaller if N asks for it.
-        seed: of the initial weights and the order of the batches.
+        model: makes the network with new weights, drawn from torch's global generator, which the
+            race seeds first.
+        batches: ``batches(split, generator)`` gives one pass over the batches of ``"train"`` or
+            ``"test"``; a batch is whatever ``loss`` takes. What is random in their order must come
+            from the generator, so that all optimizers see the same batches. Passes are repeated
+            until the steps are made. Test batches should be of one size: their means count alike.
+        loss: ``loss(model, batch)``: the mean loss, a scalar tensor with a graph. For test batches
+            it is called without gradients, with the model in evaluation mode.
+        score: ``score(model, batch)``: the mean of a score that should rise, say accuracy, called
+            without gradients; without it the test loss decides.
+        metric: the score's name.
+        target: the score, or without one the test loss, to reach. Without a target it is what the
+            median of the optimizers ends at.
+        steps: gradients of a full run.
+        description: what is trained on what, in one line.
+        torch_loss: ``loss`` with torch's function instead of thalweg's, to compare them.
+        loss_name: the name of that function.
+
+    Raises:
+        TypeError: a function cannot be called, a name is not a string, a number not a number.
+        ValueError: there is no name, a text cannot be written to a file, or the target is not
+            finite.
     """
 
     name: str
-    x: Tensor
-    y: Tensor
-    test_x: Tensor
-    test_y: Tensor
-    layers: tuple[int, ...]
-    target: float = 0.95
-    batch_size: int = 32
-    seed: int = 0
+    model: Callable[[], nn.Module]
+    batches: Callable[[Split, torch.Generator], Iterable[Any]]
+    loss: Callable[[nn.Module, Any], Tensor]
+    score: Callable[[nn.Module, Any], Tensor] | None = None
+    metric: str = "loss"
+    target: float | None = None
+    steps: int = 400
+    description: str = ""
+    torch_loss: Callable[[nn.Module, Any], Tensor] | None = None
+    loss_name: str = "loss"
 
-    def network(self) -> nn.Sequential:
-        """The network with its initial weights: the same ones at every call.
-
-        torch's global random state is left as it was.
-        """
-        widths = (self.x.shape[1], *self.layers)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.seed)
-            parts: list[nn.Module] = []
-            for inputs, outputs in pairwise(widths):
-                parts += [nn.Linear(inputs, outputs), nn.ReLU()]
-        return nn.Sequential(*parts[:-1])  # no ReLU on the logits
-
-    def batches(self, epochs: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """The batches of so many epochs, reshuffled for each: the same ones at every call."""
-        generator = torch.Generator().manual_seed(self.seed)
-        for _ in range(epochs):
-            order = torch.randperm(len(self.x), generator=generator)
-            for rows in torch.split(order, self.batch_size):
-                yield self.x[rows], self.y[rows]
-
-    @torch.no_grad()
-    def accuracy(self, network: nn.Module) -> float:
-        """The share of test rows that the network puts into the right class."""
-        guesses = network(self.test_x).argmax(dim=1)
-        return float((guesses == self.test_y).double().mean())
+    def __post_init__(self) -> None:
+        for name in ("model", "batches", "loss", "score", "torch_loss"):
+            function = getattr(self, name)
+            optional = name in ("score", "torch_loss")
+            if not callable(function) and not (optional and function is None):
+                raise TypeError(f"Task: {name} must be a function, got {function!r}")
+        for name in ("name", "metric", "description", "loss_name"):
+            _check_text(name, getattr(self, name))
+        if not self.name.strip():
+            raise ValueError("Task: name must not be empty; tables and files need one")
+        # As plain numbers, which files can hold.
+        object.__setattr__(self, "steps", integer("Task", "steps", self.steps, flags=False))
+        if self.target is not None:
+            object.__setattr__(self, "target", float(number("Task", "target", self.target)))
 
 
-def digits(seed: int = 0) -> Task:
-    """The 1797 handwritten digits of scikit-learn (8×8 pixels), which need no download.
-
-    A quarter of them, drawn by the seed, is the test set. Pixels are standardised with the
-    training set's mean and deviation; those that never vary become 0.
-
-    Raises:
-        ModuleNotFoundError: scikit-learn is not installed; the message says what to install.
-
-    Source: E. Alpaydin and C. Kaynak, "Optical Recognition of Handwritten Digits", UCI Machine
-    Learning Repository, 1998 (its test part is what scikit-learn ships).
-    """
+def _check_text(name: str, text: Any) -> None:
+    if not isinstance(text, str):
+        raise TypeError(f"Task: {name} must be a string, got {type(text).__name__} {text!r}")
     try:
-        from sklearn.datasets import load_digits
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            'the digits need scikit-learn; install it with: pip install "thalweg[race]"',
-            name=error.name,
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"Task: {name} must be text that a file can hold, got {text!r} ({error.reason})"
         ) from error
-    pixels, classes = load_digits(return_X_y=True)
-    x, y = torch.tensor(pixels, dtype=torch.float32), torch.tensor(classes)
-    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))
-    tests = round(TEST_SHARE * len(x))
-    test, train = order[:tests], order[tests:]
-    deviation, mean = torch.std_mean(x[train], dim=0)
-    x = (x - mean) / torch.where(deviation > 0, deviation, 1.0)
-    x[:, deviation == 0] = 0.0
-    return Task("digits", x[train], y[train], x[test], y[test], layers=LAYERS, seed=seed)

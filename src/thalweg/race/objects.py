@@ -1,0 +1,108 @@
+"""Classes and functions that are given by where they are imported from."""
+
+import difflib
+import importlib
+import importlib.util
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+
+def find_object(owner: str, spec: str) -> Any:
+    """What ``module:name`` or ``package.module.name`` stands for.
+
+    The current folder is looked into first, as ``python -m`` does.
+
+    Args:
+        owner: whose argument it is, for the message.
+        spec: with a colon, the module before it and the name in it behind; without one, the
+            longest part that is a module is taken for it.
+
+    Raises:
+        ValueError: there is no such module, it cannot be imported, or nothing in it has that name.
+
+    >>> find_object("example", "math:floor")(1.5), find_object("example", "os.path.join")("a", "b")
+    (1, 'a/b')
+    """
+    place, colon, name = spec.partition(":")
+    if not all(part.isidentifier() for part in [*place.split("."), *name.split(".")] if part) or (
+        colon and not (place and name)
+    ):
+        raise ValueError(f"{owner}: {spec!r} is no importable name; write my_module:MyName")
+    if colon:
+        return _attribute(owner, spec, _module(owner, spec, place), name)
+    parts = spec.split(".")
+    for count in range(len(parts) - 1, 0, -1):
+        place, name = ".".join(parts[:count]), ".".join(parts[count:])
+        if count == 1 or _exists(place):
+            return _attribute(owner, spec, _module(owner, spec, place), name)
+    return _module(owner, spec, spec)
+
+
+def unknown(owner: str, what: str, name: str, known: Iterable[str]) -> ValueError:
+    """The error for a name that is none of those known: the nearest one, and all of them.
+
+    >>> unknown("race", "task", "digit", ["digits", "text"])
+    ValueError("race: unknown task 'digit'; did you mean digits? There are: digits, text.")
+    """
+    by_small = {each.lower(): each for each in known}
+    near = difflib.get_close_matches(name.lower(), by_small, n=1)
+    hint = f"; did you mean {by_small[near[0]]}?" if near else "."
+    return ValueError(
+        f"{owner}: unknown {what} {name!r}{hint} There are: {', '.join(by_small.values())}."
+    )
+
+
+def _exists(place: str) -> bool:
+    with _current_folder():
+        try:
+            return importlib.util.find_spec(place) is not None
+        except (ImportError, AttributeError, ValueError):
+            return False
+
+
+def _module(owner: str, spec: str, place: str) -> ModuleType:
+    with _current_folder():
+        try:
+            return importlib.import_module(place)
+        except (
+            Exception,
+            SystemExit,
+        ) as error:  # whatever a file of the user's does when it is run
+            if isinstance(error, ModuleNotFoundError) and place.startswith(str(error.name)):
+                raise ValueError(
+                    f"{owner}: there is no module {error.name!r}, which {spec!r} asks for; run "
+                    "this in the folder that holds it, or install it"
+                ) from error
+            raise ValueError(
+                f"{owner}: cannot import {place!r} for {spec!r}: {type(error).__name__}: {error}"
+            ) from error
+
+
+def _attribute(owner: str, spec: str, module: ModuleType, name: str) -> Any:
+    found: Any = module
+    for part in name.split("."):
+        if not hasattr(found, part):
+            near = difflib.get_close_matches(part, dir(found), n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise ValueError(f"{owner}: {module.__name__} has no {part!r} for {spec!r}{hint}")
+        found = getattr(found, part)
+    return found
+
+
+@contextmanager
+def _current_folder() -> Iterator[None]:
+    """The current folder first on the path of imports."""
+    folder = str(Path.cwd())
+    added = folder not in sys.path and "" not in sys.path
+    if added:
+        sys.path.insert(0, folder)
+    importlib.invalidate_caches()  # a file may have been written a moment ago
+    try:
+        yield
+    finally:
+        if added and folder in sys.path:
+            sys.path.remove(folder)
