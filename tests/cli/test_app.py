@@ -1,116 +1,204 @@
+"""The command line as a whole: help, exit codes, mistakes, JSON."""
+
+from __future__ import annotations
+
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
-from typer.testing import CliRunner, Result
 
+import thalweg as package
+from tests.cli.running import thalweg
 from thalweg.cli import main
-from thalweg.cli.app import app
-from thalweg.race.table import WIDTH
+from thalweg.cli.app import COMMANDS, app
+
+NAMES = [name for commands in COMMANDS.values() for name in commands]
 
 
-def thalweg(*arguments: str, columns: int = 200) -> Result:
-    # A fixed plain terminal: error boxes must not break a message or colour it.
-    return CliRunner().invoke(app, arguments, env={"COLUMNS": str(columns), "TERM": "dumb"})
-
-
-def test_race_prints_one_table_and_writes_json(tmp_path: Path) -> None:
-    out = tmp_path / "results.json"
-    done = thalweg(
-        "race", "--optimizers", "adam,sgd+momentum", "--lrs", "1", "--epochs", "1", "--seed", "3",
-        "--out", str(out),
-    )  # fmt: skip
-    assert done.exit_code == 0, done.output
+def test_help_is_one_line_for_each_command() -> None:
+    done = thalweg("--help", columns=80)
+    assert done.exit_code == 0
     lines = done.stdout.splitlines()
-    rows = [line for line in lines if line.startswith(("Adam ", "SGD+momentum ")) and "×" in line]
-    assert len(rows) == 2
-    assert lines[-1].startswith("2 trials in ")
-    assert "cross_entropy of thalweg.losses in place of torch's (" in done.stdout
-    data = json.loads(out.read_text())
-    assert (data["seed"], data["epochs"], len(data["standings"])) == (3, 1, 2)
+    for name in NAMES:
+        (line,) = [line for line in lines if line.startswith(f"│ {name} ")]
+        assert line.rstrip("│ ").endswith("."), "too long for one line"
+    for words in ("0 done", "1 something outside failed", "2 a mistake", "130", *COMMANDS):
+        assert words in " ".join(done.stdout.replace("│", " ").split())
 
 
-def test_race_prints_json_alone_on_stdout() -> None:
-    done = thalweg("race", "--optimizers", "sgd", "--lrs", "2", "--epochs", "1", "--json")
-    assert done.exit_code == 0, done.output
-    (standing,) = json.loads(done.stdout)["standings"]
-    assert [trial["steps"] for trial in standing["trials"]] == [43, 43]
+@pytest.mark.parametrize("name", NAMES)
+def test_each_command_explains_itself_with_examples(name: str) -> None:
+    done = thalweg(name, "--help", columns=80)
+    assert done.exit_code == 0
+    assert "\x08" not in done.stdout
+    if name != "config":
+        examples = [row for row in done.stdout.splitlines() if row.strip().startswith("thalweg ")]
+        assert len(examples) >= 2
+        assert all(example.split()[1] == name for example in examples)
+    assert "--json" in done.stdout
 
 
-def test_race_names_each_optimizer_once() -> None:
-    done = thalweg("race", "--optimizers", "sgd, SGD", "--lrs", "1", "--epochs", "1", "--json")
-    assert len(json.loads(done.stdout)["standings"]) == 1
+def test_version_and_no_command() -> None:
+    assert thalweg("--version").stdout.startswith("thalweg 0.")
+    done = thalweg()
+    assert done.exit_code == 2
+    assert "Usage:" in done.output
+    assert "race" in done.output
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["nothing"], "No such command 'nothing'"),
+        (["--nothing"], "No such option: --nothing"),
+        (["race", "--nothing"], "No such option: --nothing"),
+        (["race", "--preset", "smal"], "unknown preset 'smal'; did you mean small?"),
+        (["race", "--task", "digit"], "unknown task 'digit'; did you mean digits?"),
         (["race", "--optimizers", "nadem"], "unknown optimizer 'nadem'; did you mean NAdam?"),
-        (["race", "--optimizers", "sgd,"], "unknown optimizer ''"),
+        (["race", "--optimizers", "sgd(momentum=0.9"], "the parentheses in"),
         (["race", "--lrs", "0"], "--lrs"),
-        (["race", "--epochs", "x"], "--epochs"),
-        (["race", "--out", "/no/such/folder/r.json"], "no such folder"),
+        (["race", "--seeds", "x"], "--seeds"),
+        (["race", "--length", "-1"], "race: length must be a finite number > 0, got -1"),
+        (["race", "--task", "mine:nan"], "the loss is nan"),
+        (["race", "--task", "mine:failing"], "RuntimeError: no data today"),
+        (["race", "--task", "mine:bild"], "did you mean build?"),
+        (["race", "--task", "nowhere:build"], "there is no module 'nowhere'"),
+        (["landscape", "rosenbrok"], "did you mean 'rosenbrock'?"),
+        (["landscape", "bowl", "--out", "a.jpg"], "must end in .png, .svg, .gif, .html, got a.jpg"),
+        (["landscape", "bowl", "--start", "1"], "must be two numbers, as 0.5,-1; got '1'"),
+        (["landscape", "bowl", "--start", "1,nan"], "start"),
+        (["landscape", "bowl", "--steps", "0"], "--steps"),
+        (["landscape", "bowl", "--schedule", "cosin(9)"], "did you mean cosine?"),
+        (["landscape", "bowl", "--optimizers", "sparseadam"], "SparseAdam does not support dense"),
+        (["landscape", "bowl", "--optimizers", "sgd(nesterov=True)"], "SGD: nesterov needs"),
+        (["lr-find", "--task", "digit"], "did you mean digits?"),
+        (["lr-find", "--optimizer", "addam"], "unknown optimizer 'addam'; did you mean Adam?"),
+        (["lr-find", "--task", "mine:table"], "AdamW does not support sparse gradients"),
+        (["lr-find", "--task", "mine:build", "--low", "20"], "high must be a finite number > 20"),
+        (["lr-find", "--task", "mine:build", "--out", "a.gif"], "must end in .png or .svg"),
+        (["lr-find", "--task", "mine:constant"], "no rate can be suggested"),
+        (["plot-schedule", "warmup(100) >> cosin(9)"], "did you mean cosine?\n  warmup(100) >> c"),
+        (["plot-schedule", "constant(1)"], "constant(1) never ends; say how far"),
+        (["plot-schedule", "linear(9)", "--out", "a.gif"], "must end in .png or .svg"),
+        (["list", "rmsporp"], "unknown optimizer 'rmsporp'; did you mean RMSprop?"),
         (["explain", "rmsporp"], "did you mean RMSprop?"),
         (["explain", "hubber_loss"], "did you mean huber_loss?"),
         (["explain", "nothing_alike"], "unknown optimizer or loss 'nothing_alike'"),
         (["explain", "lbfgs"], "no rule to explain"),
         (["explain", "sparseadam", "--source"], "sparse"),
-        (["nothing"], "nothing"),
+        (["bench", "--model", "mine:modell"], "did you mean model?"),
+        (["bench", "--model", "mine:nothing"], "must return a torch.nn.Module or its parameters"),
+        (["bench", "--optimizers", "adamm"], "unknown optimizer 'adamm'; did you mean Adam"),
+        (["bench", "--repeats", "0"], "--repeats"),
     ],
-)
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)  # fmt: skip
 def test_a_users_mistake_is_a_message_and_exit_code_2(arguments: list[str], message: str) -> None:
     done = thalweg(*arguments)
-    assert done.exit_code == 2
-    assert message in done.output
+    assert done.exit_code == 2, done.output
+    assert message in done.stderr
+    assert done.stderr.startswith("thalweg: ")
+    assert done.stdout.startswith("picture: ") or not done.stdout  # what a test found is kept
     assert "Traceback" not in done.output
 
 
-def test_explain_shows_the_equations_and_on_request_the_kernel() -> None:
-    short = thalweg("explain", "AdamW")
-    long = thalweg("explain", "adamw", "--source")
-    assert short.exit_code == long.exit_code == 0, short.output + long.output
-    assert "exp_avg_sq" in short.stdout
-    assert "def " not in short.stdout
-    assert "def " in long.stdout
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["race", "--task", "mine:build", "--optimizers", "sgd", "--out"],
+        ["landscape", "bowl", "--optimizers", "sgd", "--out"],
+        ["lr-find", "--task", "mine:build", "--out"],
+        ["plot-schedule", "linear(9)", "--out"],
+    ],
+    ids=lambda arguments: arguments[0],
+)
+def test_what_cannot_be_written_is_a_message_and_exit_code_1(arguments: list[str]) -> None:
+    done = thalweg(*arguments, "/proc/nothing/a.png")
+    assert done.exit_code == 1, done.output
+    assert done.stderr.startswith("thalweg: ")
+    assert "cannot write" in done.stderr
+    assert "/proc/nothing" in done.stderr
+    assert "Traceback" not in done.output
 
 
-@pytest.mark.parametrize("name", ["cross_entropy", "HUBERLOSS", "huber_loss"])
-def test_explain_shows_a_loss_and_on_request_its_kernels(name: str) -> None:
-    short, long = thalweg("explain", name), thalweg("explain", name, "--source")
-    assert short.exit_code == long.exit_code == 0, short.output + long.output
-    assert short.stdout.lower().startswith(f"{name.lower()}: input float32 [2, 4], target ")
-    assert "  value = " in short.stdout
-    assert "  d_x   = " in short.stdout
-    assert "def " not in short.stdout
-    assert "def work(arguments):" in long.stdout
+def test_a_missing_package_is_a_message_and_exit_code_1(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in sys.modules if name.partition(".")[0] == "matplotlib"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    done = thalweg("plot-schedule", "linear(9)")
+    assert done.exit_code == 1
+    assert 'pip install "thalweg[race]"' in done.stderr
+    assert done.stderr.startswith("thalweg: matplotlib is not installed")
 
 
-def test_config_shows_the_versions() -> None:
-    import torch
+@pytest.mark.parametrize(
+    "error", [ValueError("boom"), TypeError("f() got 3"), KeyError("owner: x"), ImportError("x")]
+)
+def test_a_bug_keeps_its_traceback(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*arguments: Any) -> None:
+        raise error
 
-    done = thalweg("config")
+    monkeypatch.setattr("thalweg.optim.catalogue.catalogue", fail)
+    done = thalweg("list")
+    assert done.exception is error
+
+
+def test_an_interrupt_is_exit_code_130(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*arguments: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("thalweg.optim.catalogue.catalogue", fail)
+    done = thalweg("list")
+    assert done.exit_code == 130
+    assert done.stderr == "thalweg: interrupted\n"
+
+
+JSON = {
+    "race": ["race", "--task", "mine:build", "--optimizers", "sgd", "--seeds", "1", "--no-page"],
+    "landscape": ["landscape", "bowl", "--optimizers", "sgd(lr=0.1)", "--steps", "3"],
+    "lr-find": ["lr-find", "--task", "mine:build", "--steps", "20", "--low", "1e-3"],
+    "plot-schedule": ["plot-schedule", "linear(9)"],
+    "list": ["list"],
+    "explain": ["explain", "adamw"],
+    "config": ["config"],
+    "bench": ["bench", "--model", "mine:model", "--optimizers", "sgd", "--repeats", "1"],
+}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_json_is_alone_on_stdout(name: str) -> None:
+    done = thalweg(*JSON[name], "--json")
     assert done.exit_code == 0, done.output
-    assert torch.__version__ in done.stdout
+    assert json.loads(done.stdout)
 
 
 def test_module_runs_as_a_program() -> None:
+    # The package under test, however it was put on the path here.
+    source = str(Path(package.__file__).resolve().parent.parent)
     done = subprocess.run(
-        [sys.executable, "-m", "thalweg", "--help"], capture_output=True, text=True, check=True
+        [sys.executable, "-m", "thalweg", "plot-schedule", "nothing(1)"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": source},
     )
-    for command in ("race", "explain", "config"):
-        assert command in done.stdout
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith("thalweg: schedule: unknown name 'nothing'")
 
 
 @pytest.mark.parametrize("missing", ["typer", "rich.console"])
 def test_missing_extra_is_one_sentence(missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in sys.modules if name.startswith("thalweg.cli.")]:
+        monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, missing, None)
-    monkeypatch.delitem(sys.modules, "thalweg.cli.app")
     with pytest.raises(SystemExit) as exit:
         main()
-    package = missing.partition(".")[0]
-    assert exit.value.code == f'thalweg: {package} is missing; run: pip install "thalweg[race]"'
+    name = missing.partition(".")[0]
+    assert exit.value.code == f'thalweg: {name} is missing; run: pip install "thalweg[race]"'
 
 
 def test_another_missing_module_is_not_blamed_on_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,8 +207,5 @@ def test_another_missing_module_is_not_blamed_on_the_extra(monkeypatch: pytest.M
         main()
 
 
-def test_table_is_not_cut_where_the_terminal_is_narrow() -> None:
-    done = thalweg("race", "--optimizers", "sgd", "--lrs", "1", "--epochs", "1", columns=40)
-    rule = next(line for line in done.stdout.splitlines() if line.startswith("──"))
-    assert 80 < len(rule) <= WIDTH
-    assert "reaching 95%" in done.stdout
+def test_every_command_is_in_the_application() -> None:
+    assert [command.name for command in app.registered_commands] == NAMES

@@ -1,8 +1,9 @@
-"""The command line: ``thalweg race``, ``thalweg explain``, ``thalweg config``."""
+"""The command line: ``thalweg --help`` tells what it can do."""
 
 import sys
 
-EXTRA = ("typer", "rich", "sklearn")
+EXTRA = ("typer", "rich")
+INTERRUPTED = 130  # as shells have it: 128 and the number of the signal
 
 
 def main() -> None:
@@ -14,4 +15,6 @@ def main() -> None:
         if package not in EXTRA:
             raise
         sys.exit(f'thalweg: {package} is missing; run: pip install "thalweg[race]"')
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
     app(prog_name="thalweg")

@@ -1,140 +1,67 @@
-"""The commands: they parse, call and print."""
+"""The command line put together; each command is a file of its own."""
 
-import difflib
-from pathlib import Path
-from typing import Annotated, Any
+import inspect
+from collections.abc import Callable
+from typing import Annotated
 
-import torch
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 import thalweg
-from thalweg import losses, optim
-from thalweg import race as racing
-from thalweg.race.table import WIDTH, format_lr, report
+from thalweg.cli.bench import bench
+from thalweg.cli.config import config
+from thalweg.cli.explain import explain
+from thalweg.cli.landscape import landscape
+from thalweg.cli.list import list_
+from thalweg.cli.lr_find import lr_find
+from thalweg.cli.mistakes import Commands
+from thalweg.cli.plot_schedule import plot_schedule
+from thalweg.cli.race import race
 
 app = typer.Typer(
+    cls=Commands,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="Optimizers whose rules are written once and run as one fused kernel.",
+    rich_markup_mode="rich",
+    epilog="Each command explains itself, with examples: thalweg race --help",
 )
 
 
-@app.command()
-def race(
-    optimizers: Annotated[
-        str, typer.Option(help="Names, separated by commas; all twelve if left out.")
-    ] = "",
-    lrs: Annotated[int, typer.Option(min=1, help="Learning rates per optimizer, √10 apart.")] = 7,
-    epochs: Annotated[int, typer.Option(min=1, help="Passes over the training set.")] = 8,
-    seed: Annotated[int, typer.Option(min=0, help="Of the split, weights and batches.")] = 0,
-    out: Annotated[Path | None, typer.Option(help="Write the result to this JSON file.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, not the table.")] = False,
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"thalweg {thalweg.__version__}")
+        raise typer.Exit
+
+
+def _thalweg(
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Print the version.", callback=_version, is_eager=True),
+    ] = False,
 ) -> None:
-    """Train a small network on handwritten digits with many optimizers and compare them."""
-    racers = _racers(optimizers)
-    if out is not None and (out.is_dir() or not out.absolute().parent.is_dir()):
-        # Found out now, not after the race.
-        raise typer.BadParameter(f"cannot write {out}: no such folder", param_hint="--out")
-    try:
-        task = racing.digits(seed)
-    except ModuleNotFoundError as error:
-        typer.echo(f"thalweg: {error}", err=True)
-        raise typer.Exit(1) from None
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
+    """Optimizers for PyTorch, each written once as its formula.
+
+    Exit codes: 0 done; 1 something outside failed, as a package that is missing or a folder that
+    cannot be written; 2 a mistake in the arguments; 130 interrupted.
+    """
+
+
+def _help(command: Callable[..., None]) -> str:
+    """A docstring for rich, which keeps each line end: only blocks after a backspace have any."""
+    paragraphs = (inspect.getdoc(command) or "").split("\n\n")
+    return "\n\n".join(
+        text.removeprefix("\b\n") if text.startswith("\b") else " ".join(text.split())
+        for text in paragraphs
     )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        bar = progress.add_task("starting", total=len(racers) * lrs)
-        trial = 0
-
-        def show(racer: racing.Racer, lr: float) -> None:
-            nonlocal trial
-            description = f"{racer.name:<12}  lr {format_lr(lr):<7}"
-            progress.update(bar, completed=trial, description=description)
-            trial += 1
-
-        result = racing.race(task, racers, learning_rates=lrs, epochs=epochs, before_trial=show)
-    if out is not None:
-        out.write_text(result.to_json() + "\n", encoding="utf-8")
-    if as_json:
-        typer.echo(result.to_json())
-    else:
-        console = Console()
-        # A line that the terminal breaks can be read; a number that rich cuts off cannot.
-        console.width = max(console.width, WIDTH)
-        console.print(report(result))
 
 
-@app.command()
-def explain(
-    name: Annotated[
-        str, typer.Argument(help="An optimizer of thalweg.optim, as adamw; or a loss, as mse_loss.")
-    ],
-    source: Annotated[bool, typer.Option(help="Print the generated kernels, too.")] = False,
-) -> None:
-    """Show an optimizer's update, or a loss and its derivatives, as equations; traffic, kernels."""
-    optimizers, its_losses = _optimizer_classes(), _losses()
-    try:
-        if name.lower() in optimizers:
-            parameter = torch.nn.Parameter(torch.zeros(4))
-            subject: Any = optimizers[name.lower()]([parameter])
-            if source:  # kernels are generated by the first step
-                parameter.grad = torch.zeros(4)
-                subject.step()
-        elif name.lower() in its_losses:
-            subject = its_losses[name.lower()]
-            subject = subject() if isinstance(subject, type) else subject
-        else:
-            raise _unknown(name, optimizers, its_losses)
-        typer.echo(str(thalweg.explain(subject, source=source)))
-    except (TypeError, RuntimeError) as error:  # LBFGS has no rule, SparseAdam no kernel
-        raise typer.BadParameter(str(error), param_hint="NAME") from None
+COMMANDS: dict[str, dict[str, Callable[..., None]]] = {
+    "Compare optimizers": {"race": race, "bench": bench, "landscape": landscape},
+    "Choose rates": {"lr-find": lr_find, "plot-schedule": plot_schedule},
+    "Look up": {"list": list_, "explain": explain, "config": config},
+}
 
-
-@app.command()
-def config() -> None:
-    """Show how thalweg runs on this machine: threads, caches, versions."""
-    typer.echo(str(thalweg.show_config()))
-
-
-def _racers(names: str) -> list[racing.Racer]:
-    if not names:
-        return list(racing.RACERS)
-    try:
-        found = [racing.find(name.strip()) for name in names.split(",")]
-    except ValueError as error:
-        raise typer.BadParameter(str(error), param_hint="--optimizers") from None
-    return list({racer.name: racer for racer in found}.values())
-
-
-def _optimizer_classes() -> dict[str, Any]:
-    """The optimizers by their names in small letters."""
-    return {
-        key.lower(): value
-        for key, value in vars(optim).items()
-        if isinstance(value, type)
-        and issubclass(value, torch.optim.Optimizer)
-        and key != "Optimizer"
-    }
-
-
-def _losses() -> dict[str, Any]:
-    """The losses by their names in small letters."""
-    names = set(losses.__all__) - {"loss", "Kind"}  # which make them
-    return {name.lower(): getattr(losses, name) for name in sorted(names)}
-
-
-def _unknown(name: str, *known: dict[str, Any]) -> typer.BadParameter:
-    everything = {key: value for group in known for key, value in group.items()}
-    near = difflib.get_close_matches(name.lower(), everything, n=1)
-    hint = f"; did you mean {everything[near[0]].__name__}?" if near else "."
-    names = ", ".join(value.__name__ for value in everything.values())
-    return typer.BadParameter(
-        f"unknown optimizer or loss {name!r}{hint} There are: {names}.", param_hint="NAME"
-    )
+app.callback(help=_help(_thalweg))(_thalweg)
+for panel, commands in COMMANDS.items():
+    for name, command in commands.items():
+        app.command(name, help=_help(command), rich_help_panel=panel)(command)

@@ -104,18 +104,18 @@ def count_of(number: int, noun: str) -> str:
     return f"{number} {noun}" + ("" if number == 1 else "s")
 
 
-def show_config() -> Text:
-    """What thalweg found and will use: versions, threads, the kernel cache.
+def configuration() -> dict[str, str]:
+    """What thalweg found and will use, by name: versions, threads, the kernel cache.
 
-    >>> "kernels" in show_config()
-    True
+    >>> list(configuration())
+    ['thalweg', 'torch', 'numba', 'numpy', 'back ends', 'threads', 'kernels']
     """
     folder = cache.folder()
     kept = len(list(folder.glob("*.py"))) if folder.is_dir() else 0
     library = threads.openmp_library()
     pool = f"torch's OpenMP pool, {library}" if library else "Numba's threading layer"
     formats = ", ".join(f.name for f in FORMATS.values())
-    rows = {
+    return {
         "thalweg": thalweg.__version__,
         "torch": torch.__version__,
         "numba": _version("numba"),
@@ -124,7 +124,15 @@ def show_config() -> Text:
         "threads": f"{torch.get_num_threads()} (torch.set_num_threads), on {pool}",
         "kernels": f"{folder} ({count_of(kept, 'kernel')} kept); set THALWEG_CACHE to move it",
     }
-    return Text("\n".join(f"{name:<10} {value}" for name, value in rows.items()))
+
+
+def show_config() -> Text:
+    """What thalweg found and will use, a line each: versions, threads, the kernel cache.
+
+    >>> "kernels" in show_config()
+    True
+    """
+    return Text("\n".join(f"{name:<10} {value}" for name, value in configuration().items()))
 
 
 def _version(package: str) -> str:

@@ -1,0 +1,19 @@
+"""``thalweg config``."""
+
+from typing import Annotated
+
+import typer
+
+import thalweg
+from thalweg.cli.printing import print_json
+from thalweg.engine.explain import configuration
+
+
+def config(
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Show versions, threads and the kernel cache."""
+    if as_json:
+        print_json(configuration())
+    else:
+        typer.echo(str(thalweg.show_config()))
