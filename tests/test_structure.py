@@ -13,7 +13,7 @@ ROOT = Path(thalweg.__file__).parent
 
 # Lowest first: a folder may import those above it in this list and itself, nothing else of ours.
 LAYERS = [
-    *("ranges", "rule", "schedules", "engine", "losses", "optim"),
+    *("names", "ranges", "rule", "schedules", "engine", "losses", "optim"),
     *("page", "range_test", "landscape", "race", "cli"),
 ]
 OUTSIDE = ("__init__", "__main__")  # the package's own front doors

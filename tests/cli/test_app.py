@@ -67,7 +67,7 @@ def test_version_and_no_command() -> None:
         (["race", "--task", "mine:failing"], "RuntimeError: no data today"),
         (["race", "--task", "mine:bild"], "did you mean build?"),
         (["race", "--task", "nowhere:build"], "there is no module 'nowhere'"),
-        (["landscape", "rosenbrok"], "did you mean 'rosenbrock'?"),
+        (["landscape", "rosenbrok"], "did you mean rosenbrock?"),
         (["landscape", "bowl", "--out", "a.jpg"], "must end in .png, .svg, .gif, .html, got a.jpg"),
         (["landscape", "bowl", "--start", "1"], "must be two numbers, as 0.5,-1; got '1'"),
         (["landscape", "bowl", "--start", "1,nan"], "start"),

@@ -164,3 +164,24 @@ def test_a_diverging_and_a_refusing_optimizer_are_in_the_table() -> None:
     assert wild["runs"] == []
     assert "dense gradients" in refusing["failed"]
     assert tame["runs"]
+
+
+def test_what_a_task_prints_does_not_get_into_the_json(folder: Path) -> None:
+    (folder / "loud.py").write_text(
+        "import mine\ndef build():\n    print('hello')\n    return mine.build()\n"
+    )
+    done = thalweg(
+        "race", "--task", "loud:build", "--optimizers", "sgd", "--lrs", "1", "--json", "--no-page"
+    )
+    assert Result.from_json(done.stdout).complete
+    assert "hello" in done.stderr
+
+
+def test_a_result_that_is_moved_and_one_that_is_missing_are_told(folder: Path) -> None:
+    asked = ("race", *TASK, "--optimizers", "sgd", "--no-page")
+    assert "no race to go on with in race-small" in thalweg(*asked, "--resume").stderr
+    done = thalweg(*asked)
+    assert "the former result is now race-small/race.previous.json\n" in done.stderr
+    path = folder / "race-small" / "race.json"
+    path.write_text(path.read_text().replace('"complete":true', '"complete":false'))
+    assert "not complete: rename it and use --resume" in thalweg(*asked).stderr

@@ -289,3 +289,13 @@ def test_a_run_without_snapshots_is_refused() -> None:
 def test_a_snapshot_of_another_network_is_refused() -> None:
     with pytest.raises(ValueError, match=r"^project: snapshot must have shape \(38,\)"):
         slice_of(network(), loss).project(torch.ones(5))
+
+
+def test_parameters_that_are_complex_or_not_made_yet_are_refused() -> None:
+    with pytest.raises(
+        ValueError, match=r"slice_of: the model's parameters must be real .* call it"
+    ):
+        slice_of(torch.nn.LazyLinear(2), lambda model: torch.zeros(()))
+    turned = torch.nn.Linear(2, 2, dtype=torch.complex64)
+    with pytest.raises(ValueError, match=r"must be real .*, got torch.complex64"):
+        slice_of(turned, lambda model: torch.zeros(()))

@@ -186,7 +186,7 @@ def parameter() -> nn.Parameter:
             r"betas\[1\] must be >= 0 and < 1",
         ),
         (lambda: Lion([parameter()], lr="fast"), TypeError, "lr must be a number"),
-        (lambda: Lion([parameter()], beta=(0.9, 0.9)), TypeError, "did you mean 'betas'"),
+        (lambda: Lion([parameter()], beta=(0.9, 0.9)), TypeError, "did you mean betas"),
         (lambda: Lion([parameter()], 0.1, (0.9, 0.9), 0.0, 5), TypeError, "too many positional"),
         (lambda: Lion([parameter()], 0.1, lr=0.2), TypeError, "multiple values for argument 'lr'"),
         (lambda: Lion([]), ValueError, "empty parameter list"),

@@ -141,3 +141,12 @@ def test_what_is_missing_is_left_out(shown: TaskResult) -> None:
             charts.curves(shown, what, axis).to_json()  # type: ignore[arg-type]
         charts.to_target(shown, axis).to_json()
     charts.sensitivity(shown).to_json()
+
+
+@pytest.mark.parametrize("goal", [0.95, 0.5, 0.0, 1.0, 1.5, None])
+def test_the_axis_of_a_share_shows_where_the_first_end(goal: float | None) -> None:
+    shown = task(entry("a", 100), entry("b", 1000), goal=goal)
+    low, high = charts.curves(shown, "score", "steps").layout.yaxis.range
+    ends = [100 * run.score[-1] for one in shown.entries for run in one.runs]
+    assert 0 <= low < min(ends)
+    assert high == 100.5

@@ -112,3 +112,9 @@ def test_summary_counts_each_training_once() -> None:
     # Five rates, of which the best is also the first of three full runs.
     assert summary(result(task(entry()))) == "7 training runs on 1 task in 12 s."
     assert summary(result(task(failed("a")))) == "0 training runs on 1 task in 12 s."
+
+
+def test_brackets_in_names_are_no_markup() -> None:
+    named = replace(task(entry("SGD[v2]"), entry("Adam[/v2]")), task="mine[red]", metric="[b]")
+    text = printed(result(named))
+    assert all(name in text for name in ("SGD[v2]", "Adam[/v2]", "mine[red]", "[b]"))

@@ -218,3 +218,47 @@ def test_command_gives_what_differs_from_the_preset() -> None:
     assert of(replace(plain, settings=changed))[4:] == [
         "--optimizers", "sgd(momentum=0.9),adam", "--seeds", "1", "--length", "0.25",
     ]  # fmt: skip
+
+
+def several(*entries: tuple[Entry, ...]) -> Result:
+    tasks = [replace(task(*each), task=f"task {i}") for i, each in enumerate(entries)]
+    return result(*tasks)
+
+
+def test_who_ties_over_several_tasks_is_named() -> None:
+    alike = (entry("a", 100), entry("b", 100, ms=2.0), entry("c", 200))
+    assert sentences(several(alike, alike, alike))[0] == (
+        "Over 3 tasks a and b needed the fewest steps to the target: in the median task about as "
+        "many as the best of that task, and a the least time, too."
+    )
+
+
+def test_tasks_that_nobody_finished_are_said() -> None:
+    missed, made = (entry("a", 5000), entry("b", 5000)), (entry("a", 100), entry("b", 200))
+    said = sentences(several(missed, made, made))[0]
+    assert said.startswith("Over 3 tasks, of which nobody reached the target of 1, a needed the ")
+    said = sentences(several(missed, missed, made))[0]
+    assert said == "No optimizer reached the target of more than half of the 3 tasks."
+
+
+def test_a_range_that_the_grid_cut_off_may_be_the_widest() -> None:
+    wide = entry("a", rates=(math.inf, 100, 100, 100, 100, math.inf, math.inf))
+    cut = entry("b", rates=(math.inf, math.inf, math.inf, math.inf, 100, 100, 100))
+    said = task_sentences(task(wide, cut))[1]
+    assert said.startswith("As far as the rates tried tell, the learning rate matters least to a (")
+    seen = entry("b", rates=(math.inf, math.inf, math.inf, 100, 100, math.inf, math.inf))
+    assert task_sentences(task(wide, seen))[1].startswith("The learning rate matters least to a (")
+
+
+def test_equal_states_are_said_once() -> None:
+    said = task_sentences(task(entry("a", math.inf), entry("b", math.inf)))[2]
+    assert said.startswith("All keep 8 bytes of state per parameter;")
+
+
+def test_where_all_diverge_with_most_seeds_nobody_is_first() -> None:
+    one = entry("a", 100)
+    lost = replace(one, runs=tuple(replace(run, diverged_at=300) for run in one.runs))
+    assert task_sentences(task(lost, goal=None))[0] == (
+        "The task sets no target, and a diverged with half of the seeds or more: none can be "
+        "called first."
+    )

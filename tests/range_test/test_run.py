@@ -230,7 +230,7 @@ def test_on_digits_the_suggested_rate_works(name: str) -> None:
     """Training with it for 200 steps makes more than 9 of 10 test digits right."""
     pytest.importorskip("sklearn")
     from thalweg.race import find_task
-    from thalweg.race.training import endless, new_model
+    from thalweg.race.protocol import endless, new_model
 
     task = find_task("digits")
     model, _ = new_model(task, 1)
@@ -302,6 +302,17 @@ def test_an_optimizer_that_does_not_call_its_closure() -> None:
     model, _ = line()
     with pytest.raises(TypeError, match=r"Deaf\.step\(closure\) did not call the closure"):
         lr_find(model, rows(), Deaf(model.parameters(), lr=0.1), nn.MSELoss())
+
+
+def test_an_optimizer_whose_step_takes_no_closure() -> None:
+    class Plain(torch.optim.SGD):
+        def step(self) -> None:  # type: ignore[override]
+            super().step()
+
+    model, _ = line()
+    made = [cls(model.parameters(), lr=0.1) for cls in (Plain, torch.optim.SGD)]
+    found, expected = (lr_find(model, rows(), each, nn.MSELoss(), high=0.1) for each in made)
+    assert found == expected
 
 
 # ------------------------------------------------------------------------------------ the picture

@@ -9,7 +9,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from thalweg.cli.printing import print_json, print_rich
+from thalweg.cli.printing import aside, print_json, print_rich
 from thalweg.cli.progress import progress
 from thalweg.race.bench import SMALL, Timed, parameters_of
 from thalweg.race.bench import bench as time_all
@@ -44,11 +44,14 @@ def bench(
       thalweg bench
       thalweg bench --model my_module:build --optimizers "adamw,sgd(momentum=0.9)"
     """
-    racers = find_all(split_specs(optimizers) if optimizers else [racer.name for racer in RACERS])
-    make = parameters_of(model)
+    with aside():
+        racers = find_all(
+            split_specs(optimizers) if optimizers else [racer.name for racer in RACERS]
+        )
+        make = parameters_of(model)
     if threads is not None:
         torch.set_num_threads(threads)
-    with progress("bench") as tell:
+    with progress("bench") as tell, aside():
         timed = time_all(make, racers, repeats, lambda done, name: tell(done / len(racers), name))
     sizes = [p.numel() for p in make()]
     if as_json:

@@ -9,8 +9,8 @@ import typer
 import thalweg
 from thalweg import losses
 from thalweg.cli.printing import print_json
+from thalweg.names import unknown
 from thalweg.optim import catalogue
-from thalweg.race.objects import unknown
 
 
 def explain(

@@ -7,7 +7,7 @@ from typing import Annotated
 import torch
 import typer
 
-from thalweg.cli.printing import print_json, say_where
+from thalweg.cli.printing import aside, print_json, say_where
 from thalweg.cli.progress import progress
 from thalweg.page.figures import SUFFIXES
 from thalweg.race.formats import format_lr
@@ -47,11 +47,12 @@ def lr_find(
         raise typer.BadParameter(
             f"must end in {' or '.join(SUFFIXES)}, got {out}", param_hint="--out"
         )
-    racer, chosen = find(optimizer), find_task(task)
-    model, state = new_model(chosen, seed)
-    made = racer.make(trained(model), racer.centre)
+    with aside():
+        racer, chosen = find(optimizer), find_task(task)
+        model, state = new_model(chosen, seed)
+        made = racer.make(trained(model), racer.centre)
     batches = endless(chosen, torch.Generator().manual_seed(seed))
-    with progress("lr-find") as tell, torch.random.fork_rng(devices=[]):
+    with progress("lr-find") as tell, aside(), torch.random.fork_rng(devices=[]):
         torch.set_rng_state(state)
         try:
             found = range_test(

@@ -9,6 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from thalweg.cli import INTERRUPTED
+from thalweg.cli.printing import notice
 
 OUTSIDE, ARGUMENTS = 1, 2  # exit codes
 UsageError: Any = typer.BadParameter.__mro__[1]  # typer brings its own copy of click
@@ -57,5 +58,5 @@ def _messages() -> Iterator[None]:
 
 
 def _say(message: str, code: int) -> NoReturn:
-    typer.echo(f"thalweg: {message}", err=True)
+    notice(message)
     raise typer.Exit(code) from None

@@ -1,11 +1,23 @@
 """What commands print: JSON, tables, and where a file lies."""
 
 import json
+import sys
+from contextlib import AbstractContextManager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
 import typer
 from rich.console import Console
+
+
+def aside() -> AbstractContextManager[Any]:
+    """Within it, what a user's code prints goes to stderr: stdout is for the result alone."""
+    return redirect_stdout(sys.stderr)
+
+
+def notice(text: str) -> None:
+    """Tell the user something besides the result, on stderr."""
+    typer.echo(f"thalweg: {text}", err=True)
 
 
 def print_json(data: Any) -> None:

@@ -7,7 +7,7 @@ import typer
 
 from thalweg import race as racing
 from thalweg.cli import INTERRUPTED
-from thalweg.cli.printing import print_rich, say_where
+from thalweg.cli.printing import aside, notice, print_rich, say_where
 from thalweg.cli.progress import progress
 from thalweg.race import files
 from thalweg.race.formats import format_lr
@@ -77,9 +77,10 @@ def race(
         seed=seed,
         length=length,
     )
-    find_optimizers(settings.optimizers)  # wrong names are told before the folder is touched
-    find_tasks(settings.tasks)
-    latest = done = files.prepare(folder, resume)
+    with aside():  # wrong names are told before the folder is touched
+        find_optimizers(settings.optimizers)
+        find_tasks(settings.tasks)
+    latest = done = files.prepare(folder, resume, notice)
 
     def save(result: Result) -> None:
         nonlocal latest
@@ -88,7 +89,7 @@ def race(
 
     interrupted = False
     try:
-        with progress("race") as tell:
+        with progress("race") as tell, aside():
             result = racing.race(
                 settings, done=done, save=save, progress=lambda stage: tell(*_told(stage))
             )
@@ -106,10 +107,7 @@ def race(
         say_where("page", folder / PAGE, beside_json=as_json)
     say_where("result", folder / files.NAME, beside_json=as_json)
     if interrupted:
-        typer.echo(
-            "thalweg: interrupted; what is done is kept. Go on with the same command and --resume",
-            err=True,
-        )
+        notice("interrupted; what is done is kept. Go on with the same command and --resume")
         raise typer.Exit(INTERRUPTED)
 
 

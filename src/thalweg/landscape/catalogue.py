@@ -1,11 +1,11 @@
 """Surfaces by name."""
 
-import difflib
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 from thalweg.landscape import functions, saddles
 from thalweg.landscape.surfaces import Surface
+from thalweg.names import unknown
 
 Made = TypeVar("Made")
 
@@ -34,7 +34,7 @@ def surface(name: str) -> Surface:
     >>> surface("rosenbrok")
     Traceback (most recent call last):
         ...
-    ValueError: surface: there is no 'rosenbrok'; did you mean 'rosenbrock'? There are: bowl, ...
+    ValueError: surface: unknown name 'rosenbrok'; did you mean rosenbrock? There are: bowl, ...
     """
     return named("surface", name, SURFACES)
 
@@ -51,6 +51,4 @@ def named(owner: str, name: str, known: Mapping[str, Callable[[], Made]]) -> Mad
     key = name.lower().replace("-", "_").replace(" ", "_")
     if key in known:
         return known[key]()
-    near = difflib.get_close_matches(key, known, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else "."
-    raise ValueError(f"{owner}: there is no {name!r}{hint} There are: {', '.join(known)}.")
+    raise unknown(owner, "name", name, known)

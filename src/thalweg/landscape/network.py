@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from thalweg.landscape.directions import check_plane, given, principal, random, vector
 from thalweg.landscape.surfaces import Array, Point, Surface
@@ -141,6 +142,13 @@ def slice_of(
         raise TypeError(f"slice_of: model must be a torch.nn.Module, got {type(model).__name__}")
     span = number("slice_of", "span", span, POSITIVE)
     seed = integer("slice_of", "seed", seed, flags=False)
+    for p in model.parameters():
+        if is_lazy(p) or p.is_complex():
+            raise ValueError(
+                "slice_of: the model's parameters must be real and exist already, got "
+                + ("one that its first call makes; call it once" if is_lazy(p) else str(p.dtype))
+            )
+    snapshots = None if snapshots is None else list(snapshots)
     origin = snapshot(model).numpy()
     if not np.isfinite(origin).all() or not len(origin):
         raise ValueError("slice_of: model must have parameters, and all of them finite")

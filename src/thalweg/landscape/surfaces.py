@@ -88,7 +88,7 @@ class Surface:
                 f"{self.name}: function must return a tensor, got {type(value).__name__} "
                 f"{value!r}; compute it from x and y"
             )
-        shape = torch.broadcast_shapes(x.shape, y.shape)
+        shape = torch.broadcast_shapes(x.shape, y.shape)  # type: ignore[no-untyped-call]
         if not _expands(value.shape, shape):
             raise ValueError(
                 f"{self.name}: function must return one value per point, shape {tuple(shape)}, got "

@@ -49,8 +49,8 @@ def trace(
     """Let an optimizer walk over a surface, and note where it has been.
 
     The position is one parameter of two elements, its gradient comes from autograd, and a step is
-    ``optimizer.step(closure)``, or ``step()`` where it takes no closure. Whatever optimizes a parameter can be
-    traced, thalweg's optimizers (on the engine, as ever), torch's and others.
+    ``optimizer.step(closure)``, or ``step()`` where it takes no closure. Whatever optimizes a
+    parameter can be traced, thalweg's optimizers (on the engine, as ever), torch's and others.
 
     Args:
         surface: what to walk on.

@@ -1,6 +1,5 @@
 """What each optimizer is: its update, states, memory, defaults and source, read off its class."""
 
-import difflib
 import inspect
 import sys
 from collections.abc import Mapping
@@ -10,6 +9,7 @@ from typing import Any
 import torch
 
 from thalweg import optim
+from thalweg.names import unknown
 from thalweg.optim.optimizer import MODES, Optimizer
 from thalweg.rule.equations import equations
 
@@ -75,9 +75,7 @@ def find(name: str) -> type[Optimizer]:
     by_name = {key.lower(): value for key, value in classes().items()}
     if name.lower() in by_name:
         return by_name[name.lower()]
-    near = difflib.get_close_matches(name.lower(), by_name, n=1)
-    hint = f"; did you mean {by_name[near[0]].__name__}?" if near else "."
-    raise ValueError(f"optim: unknown optimizer {name!r}{hint} There are: {', '.join(classes())}.")
+    raise unknown("optim", "optimizer", name, classes())
 
 
 def catalogue() -> tuple[Described, ...]:

@@ -4,8 +4,9 @@ from collections.abc import Callable, Mapping
 from inspect import Parameter, Signature
 from typing import Any, ClassVar
 
+from thalweg.names import nearest
 from thalweg.optim.optimizer import MODES, Optimizer, Params
-from thalweg.optim.ranges import Ranges, nearest
+from thalweg.optim.ranges import Ranges
 from thalweg.ranges import NON_NEGATIVE
 from thalweg.rule import Initial, Rule, State, Update
 from thalweg.rule.compose import maximizable

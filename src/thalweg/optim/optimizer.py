@@ -18,8 +18,9 @@ from torch.optim.optimizer import (
 
 from thalweg.engine.engine import Engine
 from thalweg.engine.state import OptimizerState
+from thalweg.names import nearest
 from thalweg.optim import checkpoint
-from thalweg.optim.ranges import Ranges, check_ranges, nearest
+from thalweg.optim.ranges import Ranges, check_ranges
 from thalweg.ranges import AT_LEAST_ONE, NON_NEGATIVE, UNIT_INTERVAL
 from thalweg.rule import Rule
 from thalweg.rule.compose import AVERAGE_OPTIONS, AVERAGE_STATES, carrying_average
@@ -48,6 +49,7 @@ _GROUP_KEYS = (
     *("params", "param_names", "name", "lr_scale"),
     *("initial_lr", "max_lr", "min_lr", "swa_lr", "max_momentum", "base_momentum"),  # schedulers'
 )
+ALIKE = 0.75  # from here on, a key of the user's own is taken for a misspelt option
 
 
 class Optimizer(torch.optim.Optimizer):
@@ -241,7 +243,7 @@ class Optimizer(torch.optim.Optimizer):
         """Raise for options that are wrong by themselves or together."""
         known = [*self.defaults, *_GROUP_KEYS]
         for key in group:
-            if key not in known and (hint := nearest(str(key), list(self.defaults))):
+            if key not in known and (hint := nearest(str(key), self.defaults, ALIKE)):
                 raise TypeError(f"{self._name}: a parameter group has the key {key!r}{hint}")
         check_ranges(self._name, group, self.ranges)
         if self.carries_average:

@@ -1,6 +1,5 @@
 """What values a hyperparameter may have: declared once per optimizer, checked in one place."""
 
-import difflib
 from collections.abc import Mapping
 from typing import Any
 
@@ -56,9 +55,3 @@ def _check_number(owner: str, name: str, value: Any, allowed: Range) -> None:
         raise TypeError(f"{owner}: {name} must be a number, got {type(value).__name__} {value!r}")
     if number(value) not in allowed:
         raise ValueError(f"{owner}: {name} must be {allowed}, got {value}")
-
-
-def nearest(name: str, known: list[str]) -> str:
-    """A hint for a name that is nearly one of the known ones, else the empty string."""
-    near = difflib.get_close_matches(name, known, 1, cutoff=0.75)
-    return f"; did you mean {near[0]!r}?" if near else ""

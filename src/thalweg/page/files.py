@@ -20,15 +20,24 @@ def write_whole(path: str | os.PathLike[str], content: str | bytes) -> Path:
     """
     target = Path(path)
     data = content.encode() if isinstance(content, str) else content
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    temporary = beside(target)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(data)
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())  # a name that outlives a power cut must not stand for nothing
         os.replace(temporary, target)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
         reason = error.strerror or str(error)
         message = f"cannot write {target.name} in {target.parent.absolute()}: {reason}"
         raise type(error)(error.errno, f"{message}; choose another folder") from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
     return target
+
+
+def beside(path: Path) -> Path:
+    """The name of a temporary file for another, in its folder; of this process alone."""
+    return path.with_name(f".{path.name}.{os.getpid()}.tmp")

@@ -23,6 +23,7 @@ AXES: dict[Axis, str] = {"steps": "steps", "seconds": "training time in seconds"
 
 WIDE = 10.0  # losses that spread over more than this factor are drawn on a logarithmic axis
 FOCUS = 6  # optimizers that are seen at once at first; the legend shows the others
+REST = 8.0  # of a share, what the axis shows: so many times what the target leaves to 100%
 BAND = 0.14  # opacity of the area between the lowest and the highest seed
 
 
@@ -43,10 +44,12 @@ def curves(task: TaskResult, what: Curve, axis: Axis) -> Any:
     styles = styles_of(entry.name for entry in raced)
     scale = 100 if what == "score" and is_share(task) else 1
     seen: list[float] = []
+    ends: list[float] = []
     for place, entry in enumerate(raced):
         style, visible = styles[entry.name], place < FOCUS or "legendonly"
         x, middle, low, high = _band(entry, what, axis, scale)
         seen += middle
+        ends += middle[-1:] if place < FOCUS else []
         if low != high:
             figure.add_scatter(
                 x=[*x, *reversed(x)],
@@ -71,12 +74,14 @@ def curves(task: TaskResult, what: Curve, axis: Axis) -> Any:
             hovertemplate=f"{entry.name}: %{{y:.4g}}<extra></extra>",
         )
     decides = (what == "score") == task.scored
-    if decides and raced:
+    if decides and raced and math.isfinite(task.target):
         figure.add_hline(y=scale * task.target, line={"dash": "dot", "width": 1})
     figure.update_xaxes(title=AXES[axis], rangemode="tozero")
     figure.update_layout(hovermode="closest")
     if what == "score":
         figure.update_yaxes(title=task.metric + (" in %" if scale == 100 else ""))
+        if scale == 100:  # the end decides, not the way up from chance
+            figure.update_yaxes(range=[_lowest_share(task, ends), 100.5])
     else:
         start = max((run.test_loss[0] for entry in raced for run in entry.runs), default=1.0)
         figure.update_yaxes(title="test loss", **_loss_axis(seen, start))
@@ -201,6 +206,12 @@ def _after(run: Run, steps: int) -> float:
     if run.diverged:
         return math.inf
     return next(loss for done, loss in zip(run.steps, run.test_loss, strict=True) if done >= steps)
+
+
+def _lowest_share(task: TaskResult, ends: Iterable[float]) -> float:
+    """Where the axis of a share in percent begins: below all that is seen at the end."""
+    end = 100 * task.target if math.isfinite(task.target) else 0.0
+    return max(0.0, min(100 - REST * (100 - end), 100 - REST, *(last - 1 for last in ends)))
 
 
 def _loss_axis(losses: Iterable[float], start: float) -> dict[str, Any]:

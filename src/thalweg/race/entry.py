@@ -72,8 +72,8 @@ class StepTime:
 
     Attributes:
         own_us: median time of a step, microseconds.
-        torch_us: the same of torch's class with torch's defaults, measured in alternation; None if
-            torch has no class of that name, or the optimizer is torch's.
+        torch_us: the same of torch's class of that name with the same options, measured in
+            alternation; None if torch has none, or the optimizer is torch's.
         first_step_s: the first step, seconds: with thalweg's, tracing, and compiling the kernel or
             loading it from the cache.
         state_bytes: bytes of state per parameter element.

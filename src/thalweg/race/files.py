@@ -1,21 +1,27 @@
 """The folder of a race: its result as JSON, written so that nothing is lost."""
 
-import os
+from collections.abc import Callable
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 
+from thalweg.page.files import beside, write_whole
 from thalweg.race.result import Result
 
 NAME = "race.json"
 
 
-def prepare(folder: str | Path, resume: bool) -> Result | None:
+def prepare(
+    folder: str | Path, resume: bool, notice: Callable[[str], None] = lambda text: None
+) -> Result | None:
     """Make the folder ready before the race begins; the result to go on from, if there is one.
 
     Args:
         folder: is made if it does not exist.
         resume: read the result that is there. Without it, that result is moved to
             ``race.previous.json``, or to ``race.previous.2.json`` and so on if there is one.
+        notice: called with what the user should know: that a result was moved, or that there is
+            none to go on from.
 
     Raises:
         OSError: it is no folder, or cannot be written to.
@@ -27,7 +33,7 @@ def prepare(folder: str | Path, resume: bool) -> Result | None:
         raise NotADirectoryError(f"race: {folder} is a file, not a folder; choose another folder")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        trial = _beside(path)
+        trial = beside(path)
         trial.touch()
         trial.unlink()
     except OSError as error:
@@ -35,10 +41,18 @@ def prepare(folder: str | Path, resume: bool) -> Result | None:
             f"race: cannot write to the folder {folder}: {error.strerror}; choose another folder"
         ) from error
     if not path.exists():
+        if resume:
+            notice(f"there is no race to go on with in {folder}; a new one begins")
         return None
     if resume:
         return read_result(folder)
-    path.rename(_free(folder))
+    unfinished = False
+    with suppress(ValueError):
+        unfinished = not read_result(folder).complete
+    kept = _free(folder)
+    path.rename(kept)
+    remedy = "; it is not complete: rename it and use --resume to go on with it"
+    notice(f"the former result is now {kept}{remedy if unfinished else ''}")
     return None
 
 
@@ -48,17 +62,7 @@ def write_result(folder: str | Path, result: Result) -> Path:
     Raises:
         OSError: it cannot be written; a result that was there before still is.
     """
-    path = Path(folder) / NAME
-    unfinished = _beside(path)
-    try:
-        with unfinished.open("w", encoding="utf-8") as file:
-            file.write(result.to_json())
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
-    return path
+    return write_whole(Path(folder) / NAME, result.to_json())
 
 
 def read_result(folder: str | Path) -> Result:
@@ -77,10 +81,6 @@ def read_result(folder: str | Path) -> Result:
             f"race: {path} cannot be read: {error}; move it away, or begin a new race without "
             "--resume, which keeps it under another name"
         ) from error
-
-
-def _beside(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{os.getpid()}")
 
 
 def _free(folder: Path) -> Path:

@@ -1,14 +1,15 @@
 """Classes and functions that are given by where they are imported from."""
 
-import difflib
 import importlib
 import importlib.util
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+
+from thalweg.names import nearest
 
 
 def find_object(owner: str, spec: str) -> Any:
@@ -42,20 +43,6 @@ def find_object(owner: str, spec: str) -> Any:
     return _module(owner, spec, spec)
 
 
-def unknown(owner: str, what: str, name: str, known: Iterable[str]) -> ValueError:
-    """The error for a name that is none of those known: the nearest one, and all of them.
-
-    >>> unknown("race", "task", "digit", ["digits", "text"])
-    ValueError("race: unknown task 'digit'; did you mean digits? There are: digits, text.")
-    """
-    by_small = {each.lower(): each for each in known}
-    near = difflib.get_close_matches(name.lower(), by_small, n=1)
-    hint = f"; did you mean {by_small[near[0]]}?" if near else "."
-    return ValueError(
-        f"{owner}: unknown {what} {name!r}{hint} There are: {', '.join(by_small.values())}."
-    )
-
-
 def _exists(place: str) -> bool:
     with _current_folder():
         try:
@@ -86,8 +73,7 @@ def _attribute(owner: str, spec: str, module: ModuleType, name: str) -> Any:
     found: Any = module
     for part in name.split("."):
         if not hasattr(found, part):
-            near = difflib.get_close_matches(part, dir(found), n=1)
-            hint = f"; did you mean {near[0]}?" if near else ""
+            hint = nearest(part, dir(found))
             raise ValueError(f"{owner}: {module.__name__} has no {part!r} for {spec!r}{hint}")
         found = getattr(found, part)
     return found

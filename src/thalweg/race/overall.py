@@ -42,6 +42,11 @@ class Overall:
     decades: float | None
     bounded: bool
 
+    @property
+    def most(self) -> bool:
+        """It reached more than half of the targets of its tasks, whoever else did."""
+        return 2 * self.reached > self.tasks
+
 
 def overall(result: Result) -> tuple[Overall, ...]:
     """Every optimizer that could be run on a task; best first, by steps, then time.

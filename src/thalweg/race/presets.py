@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
-from thalweg.race.objects import unknown
+from thalweg.names import unknown
 from thalweg.race.racers import RACERS
 from thalweg.race.result import Settings
 from thalweg.ranges import AT_LEAST_ONE, NON_NEGATIVE, POSITIVE, integer, number

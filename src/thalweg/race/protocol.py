@@ -43,7 +43,9 @@ def trained(model: nn.Module) -> list[nn.Parameter]:
     return [p for p in model.parameters() if p.requires_grad]
 
 
-def passes(task: Task, split: Split, generator: torch.Generator) -> Iterator[Any]:
+def passes(
+    task: Task, split: Split, generator: torch.Generator, remedy: str = "give one"
+) -> Iterator[Any]:
     """One pass over the batches of a split, of which there must be one at least."""
     made: Iterable[Any] = guarded(task, "batches", task.batches, split, generator)
     batches = guarded(task, "batches", iter, made)
@@ -53,13 +55,14 @@ def passes(task: Task, split: Split, generator: torch.Generator) -> Iterator[Any
         empty = False
         yield batch
     if empty:
-        raise TaskError(f"race: task {task.name}: batches gives none for {split!r}; give one")
+        raise TaskError(f"race: task {task.name}: batches gives none for {split!r}; {remedy}")
 
 
 def endless(task: Task, generator: torch.Generator) -> Iterator[Any]:
     """The training batches, pass after pass."""
+    yield from passes(task, "train", generator)
     while True:
-        yield from passes(task, "train", generator)
+        yield from passes(task, "train", generator, "make them anew at each call")
 
 
 @torch.no_grad()

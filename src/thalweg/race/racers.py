@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from thalweg.race.objects import find_object, unknown
+from thalweg.names import unknown
+from thalweg.race.objects import find_object
 
 OWN, TORCH = "thalweg.optim.", "torch.optim."
 FALLBACK = 1e-3  # the centre for a class whose lr has no default

@@ -171,8 +171,9 @@ def report(result: Result) -> Any:
 
 def table(task: TaskResult) -> Any:
     """One row per optimizer, best first; a ``rich.table.Table``."""
+    text = needs("rich.text").Text  # names may hold what rich takes for markup
     made = needs("rich.table").Table(
-        title=title(task),
+        title=text(title(task)),
         title_justify="left",
         title_style="bold",
         box=needs("rich.box").SIMPLE_HEAD,
@@ -180,10 +181,10 @@ def table(task: TaskResult) -> Any:
         show_edge=False,
     )
     first, *rest = headers(task)
-    made.add_column(first, overflow="fold", max_width=20)
+    made.add_column(text(first), overflow="fold", max_width=20)
     for header in rest:
-        made.add_column(header, justify="right", no_wrap=True)
+        made.add_column(text(header), justify="right", no_wrap=True)
     for entry in task.standings:
         reached = entry.steps_to(task.target) < math.inf
-        made.add_row(*row(task, entry), style=None if reached else "dim")
+        made.add_row(*map(text, row(task, entry)), style=None if reached else "dim")
     return made

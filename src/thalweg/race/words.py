@@ -69,7 +69,7 @@ def sentences(result: Result) -> tuple[str, ...]:
         for o in everyone
         if o.state_bytes is not None
     ]
-    first = _first_overall(everyone, len(result.tasks))
+    first = _first_overall(everyone, result.tasks)
     return tuple(filter(None, (first, _sensitivity(rates, " in the median task"), _memory(costs))))
 
 
@@ -129,6 +129,11 @@ def _nobody_trained(entries: Sequence[Entry]) -> str:
 
 def _first(task: TaskResult, raced: Sequence[Entry]) -> str:
     """Who was first on one task."""
+    if not math.isfinite(task.target):
+        return (
+            f"The task sets no target, and {join([entry.name for entry in raced])} diverged with "
+            "half of the seeds or more: none can be called first."
+        )
     target, goal = task.target, format_goal(task)
     reached = [entry for entry in raced if entry.steps_to(target) < math.inf]
     if not reached:
@@ -164,18 +169,23 @@ def _first(task: TaskResult, raced: Sequence[Entry]) -> str:
     return f"{said}; {missed} of {len(raced)} missed it." if missed else f"{said}."
 
 
-def _first_overall(everyone: Sequence[Overall], tasks: int) -> str:
+def _first_overall(everyone: Sequence[Overall], tasks: Sequence[TaskResult]) -> str:
     """Who was first over all tasks; the best first."""
-    best = everyone[0] if everyone else None
-    if best is None or best.steps == math.inf:
-        return f"No optimizer reached the target of more than half of the {tasks} tasks."
-    quick = min(everyone, key=lambda one: one.seconds)
+    most = [one for one in everyone if one.most]
+    if not most:
+        return f"No optimizer reached the target of more than half of the {len(tasks)} tasks."
+    best = most[0]
+    ties = [one.name for one in most if one.steps == best.steps]
+    quick = min(most, key=lambda one: one.seconds)
+    missed = sum(all(e.steps_to(t.target) == math.inf for e in t.entries) for t in tasks)
+    among = f", of which nobody reached the target of {missed}," if missed else ""
     said = (
-        f"Over {tasks} tasks {best.name} needed the fewest steps to the target: in the median task "
-        f"{times(best.steps, 'as many')} as the best of that task"
+        f"Over {len(tasks)} tasks{among} {join(ties)} needed the fewest steps to the target: in "
+        f"the median task {times(best.steps, 'as many')} as the best of that task"
     )
     if quick is best:
-        return f"{said}, and the least time, too."
+        alone = "the least time, too" if len(ties) == 1 else f"{best.name} the least time, too"
+        return f"{said}, and {alone}."
     return (
         f"{said}; the least time took {quick.name}, {times(quick.seconds, 'as long')} as the best "
         f"({best.name}: {times(best.seconds, 'as long')})."
@@ -194,9 +204,10 @@ def _sensitivity(rates: Sequence[_Rates], where: str = "") -> str:
     if len(wide) == len(rates):
         whom = join([r.name for r in rates])
         return f"The learning rates that work for {whom} span {_span(wide)}{where}."
-    said = (
-        f"The learning rate matters least to {join([r.name for r in wide])} (the rates that work "
-    )
+    # A range that the grid cut off may be the widest, all the same.
+    cut = any(not r.bounded for r in rates if r not in wide)
+    said = "As far as the rates tried tell, the" if cut else "The"
+    said += f" learning rate matters least to {join([r.name for r in wide])} (the rates that work "
     said += f"span {_span(wide)}{where})"
     # Where the grid ended first, the range may be wider than it looks.
     seen = [r for r in rates if r.bounded and r not in wide]
@@ -226,6 +237,8 @@ def _memory(costs: Sequence[_Cost]) -> str:
     lean, rich = (end(costs, key=lambda c: c.state_bytes) for end in (min, max))
     if len(costs) == 1:
         said = f"{lean.name} keeps {format_bytes(lean.state_bytes)} of state per parameter"
+    elif not reached and lean.state_bytes == rich.state_bytes:
+        said = f"All keep {format_bytes(lean.state_bytes)} of state per parameter"
     elif not reached:
         said = (
             f"States take from {format_bytes(lean.state_bytes)} per parameter ({lean.name}) to "

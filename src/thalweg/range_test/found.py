@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 LEFT = 0.2  # share of the fall that is still to come at the rate that the suggestion starts from
-CLEAR = 1.5  # standard deviations that a fall must exceed; noise does in under 1% of all tests
 MARGIN = 2.0  # that rate over the suggestion
+CLEAR = 1.5  # standard deviations that a fall must exceed; noise does in about 1% of all tests
 
 
 @dataclass(frozen=True)
@@ -42,26 +42,23 @@ class LRFound:
             suggestion = rates[i] / 2      i: the last before the lowest with smoothed[i] >= level
 
         Each rate is held for one step only, and so the loss still falls at rates that a training
-        run does not stand: the steepest part of the curve lies at or above the highest of those
-        that work, the lowest loss well above it. Hence half of a rate between the two. It is a rate
-        to begin with, not the best one.
+        run does not stand. The rate at four fifths of the fall is sometimes above those that work;
+        half of it leaves room. It is a rate to begin with, not the best one.
 
         Raises:
             ValueError: the loss never fell, or by no more than 1.5 standard deviations of its
                 differences from the smoothed loss.
         """
-        place = min(range(len(self.smoothed)), key=self.smoothed.__getitem__)
-        lowest = self.smoothed[place]
+        lowest = min(self.smoothed)
+        place = self.smoothed.index(lowest)
         fall = self.smoothed[0] - lowest
         # At the rates up to there; further on the loss may be as wild as it likes.
-        spread = pstdev(
-            loss - mean for loss, mean in zip(self.losses[: place + 1], self.smoothed, strict=False)
-        )
-        if fall <= CLEAR * spread or place == 0:
+        pairs = list(zip(self.losses, self.smoothed, strict=True))[: place + 1]
+        if fall <= CLEAR * pstdev(loss - mean for loss, mean in pairs):
             raise ValueError(
                 f"lr_find: between the rates {self.rates[0]:.3g} and {self.rates[-1]:.3g} the loss "
-                f"fell by {max(fall, 0):.3g}, which is no more than it differs between batches, so "
-                "no rate can be suggested; check loss and targets, or test other rates (low, high)"
+                f"fell by {fall:.3g}, which is no more than it differs between batches, so no rate "
+                "can be suggested; check loss and targets, or test other rates (low, high)"
             )
         level = lowest + LEFT * fall
         start = max(i for i in range(place) if self.smoothed[i] >= level)

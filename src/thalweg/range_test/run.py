@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from thalweg.optim.closure import takes_closure
 from thalweg.range_test.found import LRFound
 from thalweg.range_test.unchanged import unchanged
 from thalweg.ranges import FRACTION, POSITIVE, Range, integer, number
@@ -53,8 +54,8 @@ def lr_find(
         data: pairs of input and target. Gone through again and again, as often as is needed: a
             list, or a DataLoader, which shuffles anew each time. An iterator is used up; it must
             have a batch for each step.
-        optimizer: any ``torch.optim.Optimizer`` on the model's parameters. LBFGS evaluates each
-            batch up to ``max_eval`` times.
+        optimizer: any ``torch.optim.Optimizer`` on the model's parameters, with a ``step`` that
+            takes a closure or none. LBFGS evaluates each batch up to ``max_eval`` times.
         loss: ``loss(model(input), target)``, a scalar.
         low: the first rate, > 0.
         high: the last, > ``low``.
@@ -221,11 +222,15 @@ def _step(
         value.backward()  # type: ignore[no-untyped-call]
         return value
 
-    optimizer.step(closure)  # type: ignore[arg-type]  # it may return a tensor
+    if takes_closure(optimizer):
+        optimizer.step(closure)  # type: ignore[arg-type]  # it may return a tensor
+    else:
+        closure()
+        optimizer.step()
     if not losses:
         raise TypeError(
-            f"lr_find: {type(optimizer).__name__}.step(closure) did not call the closure; an "
-            "optimizer must, as torch's do"
+            f"lr_find: {type(optimizer).__name__}.step(closure) did not call the closure; it must, "
+            "or take none"
         )
     return float(losses[0])
 

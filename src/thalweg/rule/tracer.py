@@ -1,9 +1,9 @@
 """Tracing: a rule is called once with symbols, and what it did becomes a program."""
 
-import difflib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from thalweg.names import nearest
 from thalweg.rule.program import Program, build, number, switch
 from thalweg.rule.symbols import Graph, Level, Symbol
 
@@ -138,9 +138,7 @@ def resolve(rule: str, name: str, values: Mapping[str, Any]) -> tuple[str, int |
     if name in names:
         return names[name]
     known = [*(k for k in values if k != "params"), *names, "step"]
-    near = difflib.get_close_matches(name, known, 1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
     raise AttributeError(
         f"{rule}: the rule reads h.{name}, but the optimizer's options are "
-        f"{', '.join(sorted(known))}{hint}"
+        f"{', '.join(sorted(known))}{nearest(name, known)}"
     )

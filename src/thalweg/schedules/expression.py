@@ -1,11 +1,11 @@
 """Schedules from text, as the command line takes them: ``warmup(100) >> cosine(900)``."""
 
 import ast
-import difflib
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
+from thalweg.names import nearest
 from thalweg.schedules.base import Schedule
 from thalweg.schedules.compose import Join, Product, Sum, as_schedule
 from thalweg.schedules.cycles import CosineRestarts, Cyclic, OneCycle
@@ -205,10 +205,8 @@ class _Reader:
 
     @staticmethod
     def _unknown(kind: str, name: str, known: list[str]) -> str:
-        near = difflib.get_close_matches(name.lower(), known, n=1)
-        return f"unknown {kind} {name!r}" + (
-            f"; did you mean {near[0]}?" if near else f"; there are: {', '.join(known)}"
-        )
+        hint = nearest(name, known) or f"; there are: {', '.join(known)}"
+        return f"unknown {kind} {name!r}{hint}"
 
     def _made(self, node: ast.expr, make: Callable[..., Any], *args: Any, **named: Any) -> Any:
         """What a call gives; its complaint, with the place."""

@@ -163,7 +163,7 @@ def test_state_dict_is_plain_and_pickles() -> None:
 
 BAD: list[tuple[str, dict[str, Any], type[Exception], str]] = [
     ("nothing", {}, ValueError, "no hyperparameter"),
-    ("unknown", {"weight_decy": 0.1}, ValueError, "weight_decy.*did you mean 'weight_decay'"),
+    ("unknown", {"weight_decy": 0.1}, ValueError, "weight_decy.*did you mean weight_decay"),
     ("not there", {"momentum": 0.1}, ValueError, "momentum is no option"),
     ("params", {"params": 0.1}, ValueError, "params is no option"),
     ("bool option", {"amsgrad": 1.0}, ValueError, "amsgrad is False"),

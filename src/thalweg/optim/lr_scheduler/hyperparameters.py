@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 
+from thalweg.names import nearest
 from thalweg.optim.lr_scheduler.base import (
     LRScheduler,
     Rate,
@@ -12,7 +13,6 @@ from thalweg.optim.lr_scheduler.base import (
     like,
     set_option,
 )
-from thalweg.optim.ranges import nearest
 from thalweg.schedules import Constant, Schedule
 
 Values = float | Schedule | None

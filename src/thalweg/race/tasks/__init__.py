@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Sequence
 
-from thalweg.race.objects import find_object, unknown
+from thalweg.names import unknown
+from thalweg.race.objects import find_object
 from thalweg.race.protocol import TaskError
 from thalweg.race.task import Task
 from thalweg.race.tasks.digits import digits

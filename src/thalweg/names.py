@@ -1,0 +1,33 @@
+"""What is said of a name that is not known: the nearest one, and which there are."""
+
+import difflib
+from collections.abc import Iterable
+
+
+def nearest(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:
+    """A hint to the known name that is most like it, in any case; empty if none is.
+
+    Args:
+        name: what was asked for.
+        known: what there is.
+        cutoff: how alike they must be, from 0 (not at all) to 1 (equal).
+
+    >>> nearest("Lr_", ["lr", "betas"])
+    '; did you mean lr?'
+    >>> nearest("momentum", ["lr", "betas"])
+    ''
+    """
+    by_small = {each.lower(): each for each in known}
+    near = difflib.get_close_matches(name.lower(), by_small, n=1, cutoff=cutoff)
+    return f"; did you mean {by_small[near[0]]}?" if near else ""
+
+
+def unknown(owner: str, what: str, name: str, known: Iterable[str]) -> ValueError:
+    """The error for a name that is none of those known.
+
+    >>> unknown("race", "task", "digit", ["digits", "text"])
+    ValueError("race: unknown task 'digit'; did you mean digits? There are: digits, text.")
+    """
+    names = list(known)
+    hint = nearest(name, names) or "."
+    return ValueError(f"{owner}: unknown {what} {name!r}{hint} There are: {', '.join(names)}.")

@@ -1,0 +1,24 @@
+"""The hint at the nearest name."""
+
+import pytest
+
+from thalweg.names import nearest, unknown
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [("Adm", "; did you mean Adam?"), ("ADAM", "; did you mean Adam?"), ("zzz", ""), ("", "")],
+)
+def test_nearest_is_looked_for_in_any_case(name: str, hint: str) -> None:
+    assert nearest(name, ["SGD", "Adam"]) == hint
+
+
+def test_a_higher_cutoff_asks_for_more() -> None:
+    assert nearest("lrs", ["lr"], cutoff=0.75) == "; did you mean lr?"
+    assert nearest("larch", ["lr"], cutoff=0.75) == ""
+
+
+def test_unknown_lists_what_there_is() -> None:
+    assert str(unknown("x", "thing", "zzz", iter(["a", "B"]))) == (
+        "x: unknown thing 'zzz'. There are: a, B."
+    )
