@@ -53,6 +53,9 @@ def model():
 def parameters():
     return [torch.nn.Parameter(torch.ones(5))]
 
+def leaving():
+    raise SystemExit(3)
+
 def nothing():
     return 3
 """

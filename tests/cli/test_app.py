@@ -84,6 +84,8 @@ def test_version_and_no_command() -> None:
         (["plot-schedule", "warmup(100) >> cosin(9)"], "did you mean cosine?\n  warmup(100) >> c"),
         (["plot-schedule", "constant(1)"], "constant(1) never ends; say how far"),
         (["plot-schedule", "linear(9)", "--out", "a.gif"], "must end in .png or .svg"),
+        (["plot-schedule", "cosine(2e9)"], "has 2000000000 steps, of which at most 1000000 are"),
+        (["bench", "--model", "mine:leaving"], "mine:leaving failed: SystemExit: 3"),
         (["list", "rmsporp"], "unknown optimizer 'rmsporp'; did you mean RMSprop?"),
         (["explain", "rmsporp"], "did you mean RMSprop?"),
         (["explain", "hubber_loss"], "did you mean huber_loss?"),

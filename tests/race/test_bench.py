@@ -139,7 +139,7 @@ def _state_bytes(cls: Any) -> int:
     ("name", "message"),
     [
         ("modle", "did you mean model?"),
-        ("text", "must be a function that builds a model, got 'model'"),
+        ("text", "must be a function without arguments, got str"),
         ("nothing", "must return a torch.nn.Module or its parameters, got str"),
         ("mixed", "must return a torch.nn.Module or its parameters, got int"),
         ("frozen", "gives no parameters that require a gradient"),

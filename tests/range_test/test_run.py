@@ -201,6 +201,12 @@ def test_no_suggestion_where_the_loss_never_fell(found: LRFound) -> None:
         _ = found.suggestion
 
 
+def test_a_test_that_ends_at_once_says_so() -> None:
+    found = LRFound(rates=(1e-7,), losses=(1.0,), smoothed=(1.0,), diverged=True)
+    with pytest.raises(ValueError, match=r"right after the rate of 1e-07.*begin at a lower rate"):
+        _ = found.suggestion
+
+
 def test_random_targets_give_no_suggestion() -> None:
     def noise() -> Iterator[tuple[Tensor, Tensor]]:
         generator = torch.Generator().manual_seed(3)

@@ -11,6 +11,7 @@ from thalweg.cli.printing import print_json, say_where
 from thalweg.page.figures import SUFFIXES, blank, save, style
 
 ROWS = 11  # of the values that are printed
+MOST = 1_000_000  # steps that are drawn: each is evaluated
 
 
 def plot_schedule(
@@ -45,6 +46,11 @@ def plot_schedule(
         raise typer.BadParameter(f"{expression} never ends; say how far", param_hint="--steps")
     if length <= 0:
         raise typer.BadParameter(f"{expression} has no length; say how far", param_hint="--steps")
+    if length > MOST:
+        raise typer.BadParameter(
+            f"{expression} has {length:.0f} steps, of which at most {MOST} are drawn; say how far",
+            param_hint="--steps",
+        )
     last = max(t for t in range(math.floor(length) + 1) if t in schedule.domain)
     with style():
         figure, axes = blank((7.0, 3.6))

@@ -2,12 +2,11 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from thalweg.race.objects import find_object
+from thalweg.race.objects import build
 from thalweg.race.racers import Racer
 from thalweg.race.result import StepTime
 from thalweg.race.step_time import measure_steps
@@ -115,13 +114,7 @@ def bench(
 
 
 def _built(spec: str) -> nn.Module | list[Tensor]:
-    build = find_object("bench", spec)
-    if not callable(build):
-        raise ValueError(f"bench: {spec} must be a function that builds a model, got {build!r}")
-    try:
-        built: Any = build()
-    except Exception as error:  # whatever a function of the user's does
-        raise ValueError(f"bench: {spec} failed: {type(error).__name__}: {error}") from error
+    built = build("bench", spec)
     if isinstance(built, nn.Module):
         return built
     found = (

@@ -11,6 +11,8 @@ from typing import Any
 
 from thalweg.names import nearest
 
+_FAILURES = (Exception, SystemExit)  # what a user's code may do when it is run
+
 
 def find_object(owner: str, spec: str) -> Any:
     """What ``module:name`` or ``package.module.name`` stands for.
@@ -43,6 +45,23 @@ def find_object(owner: str, spec: str) -> Any:
     return _module(owner, spec, spec)
 
 
+def build(owner: str, spec: str) -> Any:
+    """What the function of that name returns, called without arguments.
+
+    Raises:
+        ValueError: there is no such function, or it fails.
+    """
+    function = find_object(owner, spec)
+    if not callable(function):
+        raise ValueError(
+            f"{owner}: {spec} must be a function without arguments, got {type(function).__name__}"
+        )
+    try:
+        return function()
+    except _FAILURES as error:
+        raise ValueError(f"{owner}: {spec} failed: {type(error).__name__}: {error}") from error
+
+
 def _exists(place: str) -> bool:
     with _current_folder():
         try:
@@ -55,10 +74,7 @@ def _module(owner: str, spec: str, place: str) -> ModuleType:
     with _current_folder():
         try:
             return importlib.import_module(place)
-        except (
-            Exception,
-            SystemExit,
-        ) as error:  # whatever a file of the user's does when it is run
+        except _FAILURES as error:
             if isinstance(error, ModuleNotFoundError) and place.startswith(str(error.name)):
                 raise ValueError(
                     f"{owner}: there is no module {error.name!r}, which {spec!r} asks for; run "

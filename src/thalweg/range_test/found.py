@@ -46,9 +46,15 @@ class LRFound:
         half of it leaves room. It is a rate to begin with, not the best one.
 
         Raises:
-            ValueError: the loss never fell, or by no more than 1.5 standard deviations of its
-                differences from the smoothed loss.
+            ValueError: the test ended within three steps; or the loss never fell, or by no more
+                than 1.5 standard deviations of its differences from the smoothed loss.
         """
+        if self.diverged and len(self.losses) < 3:
+            raise ValueError(
+                f"lr_find: the loss rose too far, or stopped being finite, right after the rate of "
+                f"{self.rates[-1]:.3g}, so no rate can be suggested; check data and loss, or begin "
+                "at a lower rate (low)"
+            )
         lowest = min(self.smoothed)
         place = self.smoothed.index(lowest)
         fall = self.smoothed[0] - lowest

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from thalweg.names import unknown
-from thalweg.race.objects import find_object
+from thalweg.race.objects import build
 from thalweg.race.protocol import TaskError
 from thalweg.race.task import Task
 from thalweg.race.tasks.digits import digits
@@ -38,11 +38,7 @@ def find_task(spec: str) -> Task:
         return TASKS[spec]()
     if ":" not in spec:
         raise unknown("race", "task", spec, TASKS)
-    build = find_object("race", spec)
-    try:
-        task = build()
-    except (Exception, SystemExit) as error:
-        raise TaskError(f"race: task {spec} failed: {type(error).__name__}: {error}") from error
+    task = build("race", spec)
     if not isinstance(task, Task):
         raise TaskError(
             f"race: task {spec} must return a thalweg.race.Task, got {type(task).__name__}"
