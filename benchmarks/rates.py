@@ -19,9 +19,9 @@ from pathlib import Path
 
 import torch
 
-from thalweg.race.formats import format_factor, format_lr, format_range
 from thalweg.race.protocol import endless, guarded, new_model, trained
 from thalweg.race.racers import Racer
+from thalweg.race.report.formats import format_factor, format_lr, format_range
 from thalweg.race.result import Entry, Result
 from thalweg.race.task import Task
 from thalweg.race.tasks import find_task

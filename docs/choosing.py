@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from thalweg.race.formats import (
+from thalweg.race.report.formats import (
     MISSING,
     counted,
     format_bytes,
@@ -23,10 +23,10 @@ from thalweg.race.formats import (
     join,
     times,
 )
-from thalweg.race.overall import Overall, overall
+from thalweg.race.report.overall import Overall, overall
+from thalweg.race.report.table import OVERALL_HEADERS, OVERALL_MEANING, overall_row
+from thalweg.race.report.words import command, sentences
 from thalweg.race.result import Result, TaskResult
-from thalweg.race.table import OVERALL_HEADERS, OVERALL_MEANING, overall_row
-from thalweg.race.words import command, sentences
 
 FOLDER = Path(__file__).parent
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import choosing
 import pytest
 
-from tests.race.results import STEP_TIME, diverged, entry, failed, result, task, usual
-from thalweg.race.overall import Overall, overall
+from tests.race.report.results import STEP_TIME, diverged, entry, failed, result, task, usual
 from thalweg.race.racers import RACERS
+from thalweg.race.report.overall import Overall, overall
 from thalweg.race.result import Result
 
 DOCS = Path(__file__).parent.parent / "docs"

@@ -11,8 +11,8 @@ import pytest
 
 from tests.cli.running import thalweg
 from thalweg.cli import race as command
+from thalweg.race.report.table import WIDTH
 from thalweg.race.result import Result
-from thalweg.race.table import WIDTH
 
 TASK = ("--task", "mine:build", "--lrs", "2", "--seeds", "1")
 BOTH = (*TASK, "--optimizers", "sgd,adam")

@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks import rates
 from tests.race import results
-from thalweg.race.formats import format_range
+from thalweg.race.report.formats import format_range
 from thalweg.race.result import Entry, Result
 from thalweg.range_test import LRFound
 

@@ -13,8 +13,8 @@ from thalweg.cli.printing import aside, print_json, print_rich
 from thalweg.cli.progress import progress
 from thalweg.race.bench import SMALL, Timed, parameters_of
 from thalweg.race.bench import bench as time_all
-from thalweg.race.formats import MISSING, counted, format_factor
 from thalweg.race.racers import RACERS, find_all, split_specs
+from thalweg.race.report.formats import MISSING, counted, format_factor
 
 WIDTH = 76
 

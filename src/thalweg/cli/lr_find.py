@@ -10,9 +10,9 @@ import typer
 from thalweg.cli.printing import aside, print_json, say_where
 from thalweg.cli.progress import progress
 from thalweg.page.figures import SUFFIXES
-from thalweg.race.formats import format_lr
 from thalweg.race.protocol import endless, guarded, new_model, trained
 from thalweg.race.racers import find
+from thalweg.race.report.formats import format_lr
 from thalweg.race.tasks import find_task
 from thalweg.range_test import range_test
 

@@ -10,13 +10,13 @@ from thalweg.cli import INTERRUPTED
 from thalweg.cli.printing import aside, notice, print_rich, say_where
 from thalweg.cli.progress import progress
 from thalweg.race import files
-from thalweg.race.formats import format_lr
-from thalweg.race.page import write_page
 from thalweg.race.racers import find_all as find_optimizers
 from thalweg.race.racers import split_specs
+from thalweg.race.report.formats import format_lr
+from thalweg.race.report.page import write_page
+from thalweg.race.report.table import WIDTH, report
 from thalweg.race.result import Result
 from thalweg.race.run import Stage
-from thalweg.race.table import WIDTH, report
 from thalweg.race.tasks import find_all as find_tasks
 
 PAGE = "race.html"

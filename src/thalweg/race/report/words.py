@@ -5,7 +5,8 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from thalweg.race.formats import (
+from thalweg.race.presets import PRESETS
+from thalweg.race.report.formats import (
     counted,
     format_bytes,
     format_count,
@@ -16,8 +17,7 @@ from thalweg.race.formats import (
     join,
     times,
 )
-from thalweg.race.overall import Overall, middle, over, overall, width
-from thalweg.race.presets import PRESETS
+from thalweg.race.report.overall import Overall, middle, over, overall, width
 from thalweg.race.result import Entry, Result, Settings, TaskResult
 
 NOTHING = "Nothing has been trained yet."
@@ -55,7 +55,7 @@ def sentences(result: Result) -> tuple[str, ...]:
     """A race in three sentences: who was first, whose rate matters, what memory buys.
 
     Fewer where there is nothing to say. With several tasks, each optimizer counts by its median
-    over them; see :class:`thalweg.race.overall.Overall`.
+    over them; see :class:`thalweg.race.report.overall.Overall`.
     """
     if len(result.tasks) == 1:
         return task_sentences(result.tasks[0])

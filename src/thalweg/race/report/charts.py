@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any, Literal
 
 from thalweg.page import needs, styles_of
-from thalweg.race.formats import (
+from thalweg.race.report.formats import (
     Spread,
     format_value,
     is_share,
@@ -14,8 +14,8 @@ from thalweg.race.formats import (
     seeds_of,
     steps_spread,
 )
+from thalweg.race.report.row_charts import bars, log_axis, segments, short
 from thalweg.race.result import Entry, Run, TaskResult
-from thalweg.race.rows import bars, log_axis, segments, short
 
 Axis = Literal["steps", "seconds"]
 Curve = Literal["score", "test_loss"]

@@ -17,11 +17,11 @@ from tests.browser import (
     browser,
     opened,
 )
-from tests.race.results import diverged, entry, failed, result, task, usual
+from tests.race.report.results import diverged, entry, failed, result, task, usual
 from thalweg.page import Animation, Chart, Code, Page, Row, Table, Text
-from thalweg.race.page import page, write_page
+from thalweg.race.report.page import page, write_page
+from thalweg.race.report.words import sentences
 from thalweg.race.result import Result
-from thalweg.race.words import sentences
 
 __all__ = ["browser"]  # the fixture
 

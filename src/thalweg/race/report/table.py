@@ -4,7 +4,7 @@ import math
 from typing import Any
 
 from thalweg.page import needs
-from thalweg.race.formats import (
+from thalweg.race.report.formats import (
     MISSING,
     counted,
     format_count,
@@ -18,9 +18,9 @@ from thalweg.race.formats import (
     seconds_spread,
     steps_spread,
 )
-from thalweg.race.overall import Overall
+from thalweg.race.report.overall import Overall
+from thalweg.race.report.words import NOTHING, incomplete, outcome, sentences, task_sentences
 from thalweg.race.result import WORKS, Entry, LossTime, Result, TaskResult
-from thalweg.race.words import NOTHING, incomplete, outcome, sentences, task_sentences
 
 WIDTH = 100  # columns that hold a table with its longest numbers
 

@@ -9,11 +9,11 @@ from pathlib import Path
 from thalweg.landscape.animation import contour_animation, surface_animation
 from thalweg.landscape.scenes import SCENES
 from thalweg.page import Animation, Chart, Code, Page, Part, Row, Section, Table, Text
-from thalweg.race import charts, cost_charts, table
-from thalweg.race.formats import counted, format_goal, join
-from thalweg.race.overall import overall
+from thalweg.race.report import charts, cost_charts, table
+from thalweg.race.report.formats import counted, format_goal, join
+from thalweg.race.report.overall import overall
+from thalweg.race.report.words import command, incomplete, sentences, task_sentences
 from thalweg.race.result import Result, Settings, TaskResult
-from thalweg.race.words import command, incomplete, sentences, task_sentences
 
 ROW = 26  # pixels per optimizer in charts with a row for each
 AROUND = 70  # pixels for their axis

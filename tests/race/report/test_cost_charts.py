@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-from tests.race.results import diverged, entry, failed, result, task, usual
-from thalweg.race import cost_charts
+from tests.race.report.results import diverged, entry, failed, result, task, usual
+from thalweg.race.report import cost_charts
 from thalweg.race.result import StepTime
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from thalweg.page import needs, styles_of
-from thalweg.race.formats import format_lr
+from thalweg.race.report.formats import format_lr
 
 LABELS = 6  # at most, on a logarithmic axis
 

@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import pytest
 
-from tests.race.results import diverged, entry, task
-from thalweg.race import formats
-from thalweg.race.formats import (
+from tests.race.report.results import diverged, entry, task
+from thalweg.race.report import formats
+from thalweg.race.report.formats import (
     Spread,
     format_goal,
     format_range,

@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from tests.race.results import STEP_TIME, diverged, entry, failed, result, task, usual
+from tests.race.report.results import STEP_TIME, diverged, entry, failed, result, task, usual
 from thalweg.race.presets import PRESETS, settings
+from thalweg.race.report.words import command, incomplete, outcome, sentences, task_sentences
 from thalweg.race.result import Entry, Result
-from thalweg.race.words import command, incomplete, outcome, sentences, task_sentences
 
 NARROW = (math.inf, math.inf, 100, math.inf, math.inf)
 WIDE = (math.inf, 100, 100, 110, math.inf)

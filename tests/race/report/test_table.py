@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from tests.race.results import (
+from tests.race.report.results import (
     STEP_TIME,
     diverged,
     entry,
@@ -16,8 +16,8 @@ from tests.race.results import (
     task,
     usual,
 )
+from thalweg.race.report.table import WIDTH, headers, loss_line, notes, report, row, summary
 from thalweg.race.result import LossTime, Result, StepTime
-from thalweg.race.table import WIDTH, headers, loss_line, notes, report, row, summary
 
 
 def printed(shown: Result, width: int = WIDTH) -> str:

@@ -4,8 +4,8 @@ import math
 
 import pytest
 
-from tests.race.results import STEP_TIME, diverged, entry, failed, result, task
-from thalweg.race.overall import overall, width
+from tests.race.report.results import STEP_TIME, diverged, entry, failed, result, task
+from thalweg.race.report.overall import overall, width
 from thalweg.race.result import StepTime
 
 

@@ -5,9 +5,9 @@ import statistics
 from typing import Any
 
 from thalweg.page import needs, styles_of
-from thalweg.race.overall import overall
+from thalweg.race.report.overall import overall
+from thalweg.race.report.row_charts import bars, log_axis, rows, segments, short
 from thalweg.race.result import Result, TaskResult
-from thalweg.race.rows import bars, log_axis, rows, segments, short
 
 NEUTRAL = "#80868f"  # of the marks in legends, where colours tell optimizers apart
 SYMBOLS = ("circle", "diamond", "square", "triangle-up", "cross", "star", "hexagon")  # per task

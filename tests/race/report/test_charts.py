@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from tests.race.results import diverged, entry, failed, run, task, usual
+from tests.race.report.results import diverged, entry, failed, run, task, usual
 from thalweg.page import styles_of
-from thalweg.race import charts
+from thalweg.race.report import charts
 from thalweg.race.result import Entry, TaskResult
 
 
