@@ -6,7 +6,7 @@ DEPENDENCIES := pyproject.toml constraints.txt
 
 .PHONY: race test test-all check bench docs clean
 
-race: .venv/race.stamp  ## train a small network with every optimizer and compare
+race: .venv/race.stamp  ## train networks with every optimizer; a table, and a page in race-small/
 	$(BIN)/thalweg race
 
 test: check  ## lint, types and the fast tests
@@ -27,7 +27,7 @@ docs: .venv/docs.stamp  ## the documentation, into site/
 	$(BIN)/mkdocs build --strict
 
 clean:  ## remove everything that was made
-	rm -rf .venv site docs/pictures build .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv site docs/pictures build race-small race-full .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
 
 .venv/bin/python:

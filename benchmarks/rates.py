@@ -14,18 +14,16 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import torch
 
-from thalweg.race.protocol import endless, guarded, new_model, trained
 from thalweg.race.racers import Racer
+from thalweg.race.rates import find_rate
 from thalweg.race.report.formats import format_factor, format_lr, format_range
 from thalweg.race.result import Entry, Result
-from thalweg.race.task import Task
 from thalweg.race.tasks import find_task
-from thalweg.range_test import LRFound, range_test
+from thalweg.range_test import LRFound
 
 APART = ("Rprop", "LBFGS")  # the test says nothing about their rates; docs/lr-find.md says why
 
@@ -47,18 +45,6 @@ OTHERS: Mapping[str, Rule] = {
     "steepest point": steepest,
     "a tenth of the lowest": tenth_of_lowest,
 }
-
-
-def curve(task: Task, entry: Entry, seed: int, **options: float) -> LRFound:
-    """The range test of an optimizer of a race; ``options`` are those of ``range_test``."""
-    model, state = new_model(task, seed)
-    racer = Racer(entry.name, entry.optimizer, 1.0, entry.options)
-    optimizer = racer.make(trained(model), racer.centre)
-    batches = endless(task, torch.Generator().manual_seed(seed))
-    with torch.random.fork_rng(devices=[]):
-        torch.set_rng_state(state)
-        loss = partial(guarded, task, "loss", task.loss)
-        return range_test(model, batches, optimizer, loss, **options)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
@@ -131,7 +117,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         show((raced.task, "rates that work", f"suggested, for {asked.seeds} seeds"))
         for entry in raced.entries:
             if entry.working:
-                curves = (curve(task, entry, seed, **options) for seed in range(asked.seeds))
+                racer = Racer(entry.name, entry.optimizer, 1.0, entry.options)
+                curves = (find_rate(task, racer, seed, **options) for seed in range(asked.seeds))
                 rows.append(Row(entry, tuple(curves)))
                 print(rows[-1], flush=True)
         summaries.append(summary(raced.task, rows))

@@ -1,20 +1,17 @@
 """``thalweg lr-find``."""
 
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
-import torch
 import typer
 
 from thalweg.cli.printing import aside, print_json, say_where
 from thalweg.cli.progress import progress
 from thalweg.page.figures import SUFFIXES
-from thalweg.race.protocol import endless, guarded, new_model, trained
 from thalweg.race.racers import find
+from thalweg.race.rates import find_rate
 from thalweg.race.report.formats import format_lr
 from thalweg.race.tasks import find_task
-from thalweg.range_test import range_test
 
 
 def lr_find(
@@ -49,24 +46,16 @@ def lr_find(
         )
     with aside():
         racer, chosen = find(optimizer), find_task(task)
-        model, state = new_model(chosen, seed)
-        made = racer.make(trained(model), racer.centre)
-    batches = endless(chosen, torch.Generator().manual_seed(seed))
-    with progress("lr-find") as tell, aside(), torch.random.fork_rng(devices=[]):
-        torch.set_rng_state(state)
-        try:
-            found = range_test(
-                model,
-                batches,
-                made,
-                partial(guarded, chosen, "loss", chosen.loss),
-                low=low,
-                high=high,
-                steps=steps,
-                progress=lambda done, total: tell(done / total, f"step {done} of {total}"),
-            )
-        except RuntimeError as error:  # as AdamW, which takes no sparse gradient
-            raise ValueError(f"lr-find: {racer.name}: {error}") from error
+    with progress("lr-find") as tell, aside():
+        found = find_rate(
+            chosen,
+            racer,
+            seed,
+            low=low,
+            high=high,
+            steps=steps,
+            progress=lambda done, total: tell(done / total, f"step {done} of {total}"),
+        )
     found.plot(out)
     try:
         suggestion, complaint = found.suggestion, None

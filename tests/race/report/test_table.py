@@ -52,6 +52,11 @@ def test_divergence_and_failure_are_shown_as_such() -> None:
     ]
 
 
+def test_optimizers_that_fail_for_one_reason_are_told_together() -> None:
+    shown = task(entry("SGD"), *(failed(n, f"{n} takes no rows.") for n in ("A", "B", "C")))
+    assert notes(shown) == ["A could not take part: A takes no rows. So it is with B and C."]
+
+
 def test_who_missed_the_target_is_named_with_its_note() -> None:
     shown = task(entry("SGD"), entry("Rprop", math.inf, note="trusts the sign."), entry("b", 900))
     assert notes(shown) == [

@@ -7,7 +7,6 @@ from thalweg.page import needs
 from thalweg.race.report.formats import (
     MISSING,
     counted,
-    format_count,
     format_lr,
     format_multiple,
     format_range,
@@ -86,11 +85,21 @@ def notes(task: TaskResult) -> list[str]:
     if missed:
         names = join([entry.name for entry in missed], limit=len(missed))
         lines.append(f"{names} missed {format_target(task)} in the median of the seeds.")
+    lines += [
+        f"{entry.name} {entry.note.rstrip('.')}."
+        for entry in task.standings
+        if entry.note and entry.failed is None and (entry in missed or not entry.runs)
+    ]
+    excused: dict[str, list[Entry]] = {}
     for entry in task.standings:
         if (why := outcome(entry)) is not None:
-            lines.append(f"{entry.name} {why.rstrip('.')}.")
-        if entry.note and entry.failed is None and (entry in missed or not entry.runs):
-            lines.append(f"{entry.name} {entry.note.rstrip('.')}.")
+            # Optimizers that refuse the same begin with their own names.
+            name = entry.optimizer.rpartition(".")[2]
+            excused.setdefault(why.replace(f": {name} ", ": ", 1), []).append(entry)
+    for first, *others in excused.values():
+        said = f"{first.name} {(outcome(first) or '').rstrip('.')}."
+        names = join([entry.name for entry in others], limit=len(others))
+        lines.append(f"{said} So it is with {names}." if others else said)
     return lines
 
 
@@ -124,8 +133,8 @@ def title(task: TaskResult) -> str:
     """What was trained, in one line."""
     what = f"{task.task}: {task.description}" if task.description else task.task
     return (
-        f"{what}; {format_count(task.parameters)} parameters in {format_count(task.tensors)} "
-        f"tensors, {format_count(task.steps)} steps"
+        f"{what}; {counted(task.parameters, 'parameter')} in {counted(task.tensors, 'tensor')}, "
+        f"{counted(task.steps, 'step')}"
     )
 
 

@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from benchmarks import rates
-from tests.race import results
+from tests.race.report import results
+from thalweg.race.racers import find
+from thalweg.race.rates import find_rate
 from thalweg.race.report.formats import format_range
 from thalweg.race.result import Entry, Result
 from thalweg.range_test import LRFound
@@ -32,7 +34,7 @@ def test_on_digits_the_suggestion_is_a_rate_that_works(name: str) -> None:
     one, task = raced()[name], find_task("digits")
     working = [run.lr for run in one.working]
     for seed in range(3):
-        suggestion = rates.curve(task, one, seed).suggestion
+        suggestion = find_rate(task, find(name), seed).suggestion
         assert min(working) <= suggestion <= max(working), f"seed {seed}"
 
 
