@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import landscape_pictures
 import loss_pictures
 import pictures
 import pytest
@@ -139,10 +140,11 @@ def test_files_are_written_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(pictures, "COMPOSITIONS", {})
     monkeypatch.setattr(pictures, "SCHEDULERS", {"CyclicLR": SCHEDULERS["CyclicLR"]})
     monkeypatch.setattr(loss_pictures, "LOSSES", {"l1_loss": LOSSES["l1_loss"]})
+    monkeypatch.setattr(landscape_pictures, "MAPS", ("bowl",))
     (tmp_path / "gone.svg").write_text("of a schedule that is no more")
     pictures.main(tmp_path)
     written = {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
-    assert set(written) == {"Cosine.svg", "CyclicLR.svg", "l1_loss.svg"}
+    assert set(written) == {"Cosine.svg", "CyclicLR.svg", "l1_loss.svg", "map-bowl.png"}
     assert "<svg" in (tmp_path / "Cosine.svg").read_text(encoding="utf-8")
     pictures.main(tmp_path)
     assert {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == written
