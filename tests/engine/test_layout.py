@@ -14,7 +14,14 @@ from torch.nn import Parameter
 import thalweg.optim as optim
 from tests.engine.running import Twins, class_of, close, optimizer_of
 from thalweg.engine.cpu import BLOCK
-from thalweg.engine.layout import CHUNK, SPAN, chunk_table, is_dense, memory_order
+from thalweg.engine.layout import (
+    CHUNK,
+    SPAN,
+    EqualTensors,
+    chunk_table,
+    is_dense,
+    memory_order,
+)
 from thalweg.optim.optimizer import MODES
 from thalweg.rule import Rule
 
@@ -208,3 +215,13 @@ def test_a_state_of_another_layout_is_laid_out_anew() -> None:
     optimizer.step()
     assert torch.equal(p.detach(), value + buffer)
     assert memory_order(optimizer.state[p]["x"]) == memory_order(p)
+
+
+@pytest.mark.parametrize("elements", [0, 1, 104, CHUNK, CHUNK + 1, 3 * CHUNK])
+@pytest.mark.parametrize("tensors", [0, 1, 2, 97, 200])
+def test_the_first_of_equal_tensors_have_the_table_of_so_many(tensors: int, elements: int) -> None:
+    chunks, spans = EqualTensors(200, elements).first(tensors)
+    expected = chunk_table([elements] * tensors)
+    assert np.array_equal(chunks, expected[0])
+    assert np.array_equal(spans, expected[1])
+    assert chunks.flags.c_contiguous

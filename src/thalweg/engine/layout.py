@@ -57,3 +57,22 @@ def chunk_table(counts: Sequence[int]) -> tuple[Integers, Integers, Integers]:
     ends = np.flatnonzero(np.diff(filled)) + 1
     spans = np.concatenate([[0], ends, [len(chunks)]])
     return np.ascontiguousarray(chunks, dtype=np.int64), np.unique(spans).astype(np.int64), blocks
+
+
+class EqualTensors:
+    """The chunk table of tensors of one size, made for many at once; that of fewer is its beginning.
+
+    Args:
+        tensors: at most so many are asked for.
+        elements: of each.
+    """
+
+    def __init__(self, tensors: int, elements: int) -> None:
+        self.tensors, self.elements = tensors, elements
+        self._chunks, self._spans, _ = chunk_table([elements] * tensors)
+        self._pieces = -(-elements // CHUNK)
+
+    def first(self, tensors: int) -> tuple[Integers, Integers]:
+        """Chunks and spans of so many; see :func:`chunk_table`."""
+        chunks = self._chunks[: tensors * self._pieces]
+        return chunks, np.append(self._spans[self._spans < len(chunks)], len(chunks))

@@ -29,7 +29,7 @@ from thalweg.engine.cpu import (
     compile_stage,
 )
 from thalweg.engine.formats import REAL_PARTS, compute_type, format_of
-from thalweg.engine.layout import Integers, chunk_table, memory_order
+from thalweg.engine.layout import EqualTensors, Integers, chunk_table, memory_order
 from thalweg.engine.slots import ScalarStates, Slot
 from thalweg.rule import Program, Rule
 from thalweg.rule.functions import AllTensors
@@ -175,8 +175,14 @@ class KernelUnit:
     def _lay_out(self, counts: Sequence[int]) -> None:
         """The static half of a call: chunks, spans, and the space for addresses."""
         self._counts = np.asarray(counts, dtype=np.int64)
-        self._chunks, self._spans, self._blocks = chunk_table(counts)
-        self.addresses = np.zeros((len(self.program.operands), len(counts)), dtype=np.int64)
+        chunks, spans, self._blocks = chunk_table(counts)
+        self._arguments[BLOCKS] = self._blocks[-1]
+        self._place(chunks, spans, len(counts), int(self._counts.sum()))
+
+    def _place(self, chunks: Integers, spans: Integers, tensors: int, elements: int) -> None:
+        """Point the call to a chunk table, and to space for as many tensors' addresses."""
+        self._chunks, self._spans, self.work = chunks, spans, elements
+        self.addresses = np.zeros((len(self.program.operands), tensors), dtype=np.int64)
         for row, column in self._columns.items():
             self.addresses[row, :] = [t.data_ptr() for t in column]
         arguments = self._arguments
@@ -184,9 +190,7 @@ class KernelUnit:
         arguments[SPAN_COUNT] = len(self._spans) - 1
         arguments[CHUNKS] = self._chunks.ctypes.data
         arguments[ADDRESSES] = self.addresses.ctypes.data
-        arguments[TENSORS] = len(counts)
-        arguments[BLOCKS] = self._blocks[-1]
-        self.work = int(self._counts.sum())  # elements
+        arguments[TENSORS] = tensors
 
     def holds(self) -> bool:
         """Whether parameters, states and gradients are what and where the unit was built for.
@@ -299,6 +303,8 @@ class SparseUnit(KernelUnit):
     coalesced values cover.
     """
 
+    _table_of_rows = EqualTensors(0, 0)
+
     def _make_reader(self, lib: native.Library | None) -> native.Reader | None:
         return None
 
@@ -314,7 +320,11 @@ class SparseUnit(KernelUnit):
         self._copies = [values]
         count = values[0].numel() if len(values) else 0
         flat = _flat_rows(gradient)
-        self._lay_out([count] * len(flat))
+        rows = self._table_of_rows
+        if rows.elements != count or rows.tensors < len(flat):
+            # With room, as the next batch may hold a few rows more.
+            self._table_of_rows = rows = EqualTensors(2 * len(flat), count)
+        self._place(*rows.first(len(flat)), len(flat), count * len(flat))
         sizes = [count * self.formats[name].itemsize for name in self.program.operands]
         for row in self._columns:
             self.addresses[row] += flat * sizes[row]  # from where the whole tensor begins
