@@ -60,7 +60,7 @@ def chunk_table(counts: Sequence[int]) -> tuple[Integers, Integers, Integers]:
 
 
 class EqualTensors:
-    """The chunk table of tensors of one size, made for many at once; that of fewer is its beginning.
+    """The chunk table of tensors of one size, made for many at once; that of fewer begins it.
 
     Args:
         tensors: at most so many are asked for.
