@@ -25,6 +25,7 @@ class Time:
     [
         (0.5, 0.5, ""),  # too early
         (10, 0, ""),
+        (4, 0.001, ""),  # one kernel compiled, and next to nothing done
         (10, 0.5, "10 s left"),
         (30, 0.25, "1 min 30 s left"),
         (10, 1, "0 s left"),
@@ -45,10 +46,10 @@ def test_a_line_now_and_then() -> None:
         time.now = 100 + step
         lines(step / 60, f"step {step}")
     assert out.getvalue().splitlines() == [
-        "race: 5%, step 3, 57 s left",
-        "race: 30%, step 18, 42 s left",
-        "race: 55%, step 33, 27 s left",
-        "race: 80%, step 48, 12 s left",
+        "race: 3%, step 2, 58 s left",
+        "race: 28%, step 17, 43 s left",
+        "race: 53%, step 32, 28 s left",
+        "race: 78%, step 47, 13 s left",
     ]
 
 

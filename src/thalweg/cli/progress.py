@@ -12,7 +12,9 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 Tell = Callable[[float, str], None]
 
 # Seconds until there is something to read where there is no bar, and between two lines.
-FIRST, NEXT = 3.0, 15.0
+FIRST, NEXT = 2.0, 15.0
+# Of the whole, before which no time is estimated: kernels that are compiled would be all of it.
+LEAST = 0.01
 
 
 @contextmanager
@@ -68,7 +70,7 @@ class Clock:
         >>> Clock(lambda: next(times)).left(0.25)
         '1 min 30 s left'
         """
-        if fraction <= 0 or (gone := self.gone) < 1:
+        if fraction < LEAST or (gone := self.gone) < 1:
             return ""
         return f"{spelled(gone * max(0.0, 1 - fraction) / fraction)} left"
 

@@ -59,6 +59,7 @@ function animate(chart) {
     const whole = Math.floor(step);
     scrub.value = String(whole);
     readout.textContent = `step ${steps[whole]} of ${steps[last]}`;
+    scrub.setAttribute("aria-valuetext", readout.textContent);
     tracks.forEach((track, i) => {
       values[i].textContent = valueOf(track, whole);
     });

@@ -121,7 +121,7 @@ def to_target(task: TaskResult, axis: Axis) -> Any:
     )
     # What is said of a bar stands at the end of its line, and so may need room.
     room = any(text and s.low < math.inf for text, s in zip(said, found, strict=True))
-    figure.update_xaxes(range=[0, (1.5 if room else 1.05) * longest])
+    figure.update_xaxes(range=[0, (1.8 if room else 1.05) * longest])
     return figure
 
 

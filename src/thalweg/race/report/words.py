@@ -113,8 +113,15 @@ def command(settings: Settings) -> str:
     for name, option in OPTIONS.items():
         value = getattr(settings, name)
         if preset is None or value != getattr(preset, name):
-            words += [option, ",".join(value) if isinstance(value, tuple) else f"{value:g}"]
+            words += [option, _as_option(value)]
     return shlex.join(words)
+
+
+def _as_option(value: tuple[str, ...] | float) -> str:
+    """An option's value, every digit of it."""
+    if isinstance(value, tuple):
+        return ",".join(value)
+    return repr(value).removesuffix(".0")
 
 
 def _nobody_trained(entries: Sequence[Entry]) -> str:
