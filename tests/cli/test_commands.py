@@ -41,7 +41,10 @@ def test_landscape_writes_a_picture_or_a_page(suffix: str, folder: Path) -> None
     )  # fmt: skip
     assert done.exit_code == 0, done.output
     assert (folder / out).read_bytes()[:15].lower().startswith(START[suffix].lower())
-    assert "SGD" in done.stdout
+    rates = "Learning rates: 0.01: SGD; 0.1: Adam."
+    assert rates in done.stdout
+    if suffix == ".html":
+        assert rates in (folder / out).read_text(encoding="utf-8")
     assert done.stdout.endswith(f"{'page' if suffix == '.html' else 'picture'}: {out}\n")
 
 
@@ -61,6 +64,7 @@ def test_landscape_paths_are_those_of_the_optimizers() -> None:
     data = json.loads(done.stdout)
     (path,) = data["paths"]
     assert data["start"] == [2, 1]
+    assert (path["lr"], data["schedule"]) == (0.05, "linear(4)")
     x, y = 2.0, 1.0  # the bowl's curvatures are 1 and 10
     expected = [(x, y)]
     for step in range(4):
@@ -69,6 +73,14 @@ def test_landscape_paths_are_those_of_the_optimizers() -> None:
         expected.append((x, y))
     for found, (x, y) in zip(path["points"], expected, strict=True):
         assert found == pytest.approx([x, y], rel=1e-5)
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_landscape_says_that_rates_are_scheduled() -> None:
+    done = thalweg(
+        "landscape", "bowl", "--optimizers", "sgd", "--steps", "2", "--schedule", "linear(2)"
+    )
+    assert "Learning rates: 0.3: SGD. Each times linear(2).\n" in done.stdout
 
 
 @pytest.mark.usefixtures("undrawn")

@@ -70,6 +70,12 @@ def test_table_is_not_cut_where_the_terminal_is_narrow() -> None:
     assert 60 < len(rule) <= WIDTH
 
 
+def test_text_is_as_wide_as_the_terminal() -> None:
+    lines = thalweg("race", *BOTH, "--no-page", columns=60).stdout.splitlines()
+    text = lines[lines.index(next(line for line in lines if line.startswith("best lr: "))) :]
+    assert 40 < max(map(len, text)) <= 60
+
+
 def interrupt_after(entries: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ctrl-C while the entry after so many is under way."""
     write = command.files.write_result
@@ -108,6 +114,19 @@ def test_an_interrupt_leaves_a_page_and_the_race_goes_on(
     assert whole.complete
     assert whole.tasks[0].entries[0] == half.tasks[0].entries[0]
     assert [entry.name for entry in whole.tasks[0].entries] == ["SGD", "Adam"]
+
+
+def test_an_interrupt_while_the_page_is_drawn_loses_nothing(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*arguments: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command, "write_page", stopped)
+    done = thalweg("race", *BOTH, "--out", "here")
+    assert done.exit_code == 130
+    assert "interrupted; what is done is kept" in done.stderr
+    assert load(folder / "here").complete
 
 
 def test_an_interrupt_before_anything_is_done(

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from tests.browser import (
     opened,
 )
 from tests.landscape.paths import straight, three
-from thalweg.landscape import himmelblau, rosenbrock, saddle
+from thalweg.landscape import Trajectory, himmelblau, rosenbrock, saddle
 from thalweg.landscape.animation import (
     MOST_FRAMES,
     contour_animation,
@@ -102,6 +103,24 @@ def test_parts_outside_the_region_are_left_out_in_space() -> None:
 def test_no_trajectories_are_refused() -> None:
     with pytest.raises(ValueError, match="tracks must not be empty"):
         contour_animation(saddle(), [])
+
+
+def test_page_says_who_ended_where(tmp_path: Path) -> None:
+    def said(*paths: Trajectory) -> str:
+        text = write_page(tmp_path / "page.html", saddle(), paths, text="Why.")
+        lead = text.read_text(encoding="utf-8").split("</header>")[0]
+        return " ".join(re.findall(r"<p>(.*?)</p>", lead)[:2])
+
+    def path(name: str, *values: float, diverged: bool = False) -> Trajectory:
+        points = np.linspace(-1, 0, 2 * len(values)).reshape(-1, 2)
+        return Trajectory(name, points, np.array(values), diverged=diverged)
+
+    down, up, off = path("a", 2, -0.5), path("b", 2, 1.5), path("c", 2, 9, diverged=True)
+    begin = "After 1 step from one start, "
+    assert said(down) == f"{begin}a is at −0.5. Why."
+    assert said(up, down) == f"{begin}a is lowest, at −0.5, and b highest, at 1.5. Why."
+    assert said(off, down) == f"{begin}a is at −0.5; diverged: c. Why."
+    assert said(off) == f"{begin}all have diverged. Why."
 
 
 @pytest.mark.parametrize(

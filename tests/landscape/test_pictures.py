@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from matplotlib.colors import to_hex
 
 from tests.landscape.paths import three
@@ -51,6 +52,24 @@ def test_no_text_leaves_the_map_or_covers_another(make: Any, size: tuple[float, 
         assert not a.overlaps(b), (one, two)
     legend = figure.axes[0].get_legend().get_window_extent()
     assert not legend.overlaps(figure.axes[0].get_window_extent())
+
+
+@pytest.mark.parametrize(
+    ("height", "minima", "count"),
+    [
+        (lambda x, y: 1e4 * y**2 + 0 * x, ((0.0, 0.0),), 2),  # every line carries its height
+        (lambda x, y: torch.sign(x) + 0 * y, (), 2),  # all at one place
+        (lambda x, y: 0.5 + 0 * (x + y), (), 0),
+    ],
+    ids=["trough", "cliff", "plain"],
+)
+def test_map_of_a_surface_with_few_lines(height: Any, minima: Any, count: int) -> None:
+    surface = Surface("Plain", "f", height, (-1.0, 1.0, -1e3, 1e3), minima, start=(0.5, 0.5))
+    assert len(lines(surface)) >= count
+    figure = draw_contours(surface, valley=False)
+    figure.canvas.draw()
+    said = figure._supxlabel.get_text()
+    assert said.startswith("Lines at equal steps" if count else "No line")
 
 
 def test_map_shows_what_it_is_given() -> None:

@@ -230,6 +230,17 @@ def test_colours_follow_system_and_button(shown: Opened) -> None:
     until(shown, lambda: shown.run(colours) == dark)
 
 
+def test_paper_is_light_and_the_screen_as_it_was(shown: Opened) -> None:
+    colours = """() => [document.documentElement.dataset.theme || "",
+      getComputedStyle(document.body).backgroundColor,
+      document.querySelector(".plot").layout.paper_bgcolor]"""
+    before = shown.run(colours)
+    shown.run("() => dispatchEvent(new Event('beforeprint'))")
+    until(shown, lambda: shown.run(colours) == ["light", "rgb(255, 255, 255)", "#ffffff"])
+    shown.run("() => dispatchEvent(new Event('afterprint'))")
+    until(shown, lambda: shown.run(colours) == before)
+
+
 def test_legend_switches_traces_off_and_leaves_one_alone(shown: Opened) -> None:
     visible = """() => document.querySelector(".plot")._fullData.map((trace) => trace.visible)"""
     first, second, _ = shown.tab.query_selector_all("figure.chart >> nth=0 >> .legend button")
@@ -255,7 +266,7 @@ def test_animation_obeys_the_keyboard_and_shows_values(shown: Opened) -> None:
     slider.press("Home")
     assert readout.inner_text() == "step 0 of 39"
     slider.press("ArrowRight")
-    assert readout.inner_text() == "step 1 of 39"
+    assert readout.inner_text() == slider.get_attribute("aria-valuetext") == "step 1 of 39"
     assert values() == ["0.0769", "", "0.0769"]
     slider.press("End")
     assert values() == ["3", "diverged", "3"]

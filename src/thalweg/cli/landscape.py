@@ -1,5 +1,6 @@
 """``thalweg landscape``."""
 
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -16,17 +17,20 @@ from thalweg.landscape.animation import write_page
 from thalweg.landscape.catalogue import named
 from thalweg.landscape.gif import write_gif
 from thalweg.landscape.pictures import draw_contours
+from thalweg.landscape.scenes import rates_of
 from thalweg.optim.lr_scheduler import ScheduledHyperparameters
 from thalweg.page.figures import SUFFIXES, save
 from thalweg.race.racers import find_all, split_specs
+from thalweg.race.report.formats import counted
 from thalweg.schedules import Schedule
 
-Make = Callable[[Any], torch.optim.Optimizer]
+Make = partial[torch.optim.Optimizer]  # with the learning rate among its keywords
 
 # On a surface that is no scene: rates with which most of the surfaces can be descended.
 OPTIMIZERS = "sgd(lr=0.001),sgd(lr=0.001,momentum=0.9),rmsprop(lr=0.01),adam(lr=0.1)"
 STEPS = 200
 OUTPUTS = (*SUFFIXES, ".gif", ".html")
+WIDTH = 80  # of the sentence on the rates
 TRACING = 0.1  # of the time, where frames are drawn after it
 
 
@@ -36,7 +40,10 @@ def landscape(
     ],
     optimizers: Annotated[
         str,
-        typer.Option(help="With their rates: sgd(lr=0.01),adam(lr=0.1); a scene has its own."),
+        typer.Option(
+            help="With their rates: sgd(lr=0.01),adam(lr=0.1). A scene has its own; on a surface "
+            "SGD, with momentum or without, RMSprop and Adam."
+        ),
     ] = "",
     steps: Annotated[
         int | None, typer.Option(min=1, help="Of each optimizer; a scene has its own.")
@@ -61,7 +68,7 @@ def landscape(
 
     \b
       thalweg landscape ravine --out ravine.gif
-      thalweg landscape beale --optimizers "sgd(lr=0.01), adam(lr=0.1)" --out b.html
+      thalweg landscape beale --optimizers "sgd(lr=0.01), adam" --out beale.html
       thalweg landscape himmelblau --start 0,0 --schedule "cosine(200)"
     """
     path = out or Path(f"{name}.png")
@@ -75,6 +82,10 @@ def landscape(
         makes = {racer.name: partial(racer.make, lr=racer.centre) for racer in racers}
     begin = begin if start is None else _point(start)
     factor = None if schedule is None else partial(_scaled, schedules.parse(schedule))
+    rates = {label: float(make.keywords["lr"]) for label, make in makes.items()}
+    told = rates_of(rates)
+    if schedule is not None:
+        told += f" Each times {schedule}."
     paths: list[Trajectory] = []
     with progress("landscape") as tell:
         share = TRACING if path.suffix.lower() == ".gif" else 1.0
@@ -89,15 +100,17 @@ def landscape(
                 )  # fmt: skip
             except RuntimeError as error:  # as SparseAdam, which takes no dense gradient
                 raise ValueError(f"landscape: {label}: {error}") from error
-        _draw(surface, paths, path, lambda i, n: tell(share + (1 - share) * i / n, "frames"))
+        _draw(surface, paths, told, path, lambda i, n: tell(share + (1 - share) * i / n, "frames"))
     if as_json:
         print_json(
             {
                 "surface": surface.name,
                 "start": list(begin),
+                "schedule": schedule,
                 "paths": [
                     {
                         "optimizer": each.name,
+                        "lr": rates[each.name],
                         "diverged": each.diverged,
                         "points": each.points.tolist(),
                         "values": each.values.tolist(),
@@ -108,6 +121,7 @@ def landscape(
         )
     else:
         _print_ends(surface, paths)
+        typer.echo(textwrap.fill(told, WIDTH))
     say_where("picture" if path.suffix != ".html" else "page", path, beside_json=as_json)
 
 
@@ -139,6 +153,7 @@ def _scaled(factor: Schedule, optimizer: torch.optim.Optimizer) -> ScheduledHype
 def _draw(
     surface: Surface,
     paths: Sequence[Trajectory],
+    told: str,
     out: Path,
     frame_done: Callable[[int, int], None],
 ) -> None:
@@ -146,7 +161,7 @@ def _draw(
         case ".gif":
             write_gif(surface, paths, out, progress=frame_done)
         case ".html":
-            write_page(out, surface, paths)
+            write_page(out, surface, paths, text=told)
         case _:
             save(draw_contours(surface, paths), out)
 
@@ -160,5 +175,5 @@ def _print_ends(surface: Surface, paths: Sequence[Trajectory]) -> None:
         diverged = ", diverged" if path.diverged else ""
         typer.echo(
             f"  {path.name:<{width}}  ({x:.4g}, {y:.4g})  value {path.values[-1]:.4g} after "
-            f"{len(path.points) - 1} steps{diverged}"
+            f"{counted(len(path.points) - 1, 'step')}{diverged}"
         )

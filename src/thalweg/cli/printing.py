@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import typer
-from rich.console import Console
+from rich.console import Console, Group
+from rich.table import Table
 
 
 def aside() -> AbstractContextManager[Any]:
@@ -25,14 +26,17 @@ def print_json(data: Any) -> None:
     typer.echo(json.dumps(data, indent=2, ensure_ascii=False, default=str, allow_nan=False))
 
 
-def print_rich(renderable: Any, width: int) -> None:
-    """Print a table of that width.
+def print_rich(group: Group, width: int) -> None:
+    """Print tables and text; text as wide as the terminal, up to a width that can be read.
 
-    A line that the terminal breaks can be read; a number that rich cuts off cannot.
+    Tables have at least that width: a line that the terminal breaks can be read, a number that rich
+    cuts off cannot.
     """
     console = Console()
-    console.width = max(console.width, width)
-    console.print(renderable)
+    wide, narrow = max(console.width, width), min(console.width, width)
+    for part in group.renderables:
+        console.width = wide if isinstance(part, Table) else narrow
+        console.print(part)
 
 
 def say_where(what: str, path: Path, *, beside_json: bool = False) -> None:

@@ -90,22 +90,28 @@ def race(
     interrupted = False
     try:
         with progress("race") as tell, aside():
-            result = racing.race(
-                settings, done=done, save=save, progress=lambda stage: tell(*_told(stage))
-            )
-    except KeyboardInterrupt:
+            try:
+                result = racing.race(
+                    settings, done=done, save=save, progress=lambda stage: tell(*_told(stage))
+                )
+            except KeyboardInterrupt:
+                if latest is None:
+                    raise
+                result, interrupted = latest, True
+            if page:
+                tell(1.0, "the page")
+                write_page(result, folder / PAGE)
+        if as_json:
+            typer.echo(result.to_json(), nl=False)
+        else:
+            print_rich(report(result), WIDTH)
+        if page:
+            say_where("page", folder / PAGE, beside_json=as_json)
+        say_where("result", folder / files.NAME, beside_json=as_json)
+    except KeyboardInterrupt:  # while the page was drawn, or once more
         if latest is None:
             raise
-        result, interrupted = latest, True
-    if page:
-        write_page(result, folder / PAGE)
-    if as_json:
-        typer.echo(result.to_json(), nl=False)
-    else:
-        print_rich(report(result), WIDTH)
-    if page:
-        say_where("page", folder / PAGE, beside_json=as_json)
-    say_where("result", folder / files.NAME, beside_json=as_json)
+        interrupted = True
     if interrupted:
         notice("interrupted; what is done is kept. Go on with the same command and --resume")
         raise typer.Exit(INTERRUPTED)

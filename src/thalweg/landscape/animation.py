@@ -146,6 +146,7 @@ def write_page(
     surface: Surface,
     trajectories: Sequence[Trajectory],
     title: str = "",
+    text: str = "",
 ) -> Path:
     """Write a page with both animations that works on its own, and give its path.
 
@@ -154,6 +155,7 @@ def write_page(
         surface: what to draw.
         trajectories: paths over it, at least one.
         title: of the page (default: "Paths over" and the surface's name).
+        text: a paragraph below it, as on the learning rates (default: none).
 
     Raises:
         ModuleNotFoundError: plotly is not installed; the message says what to install.
@@ -166,7 +168,8 @@ def write_page(
     ]
     source = f"{surface.formula}." + (f" Source: {surface.source}." if surface.source else "")
     heading = title or f"Paths over {surface.name}"
-    page = Page(heading, [_outcome(trajectories), source], [Section(surface.name, parts)])
+    lead = [_outcome(trajectories), *([text] if text else []), source]
+    page = Page(heading, lead, [Section(surface.name, parts)])
     return page.write(path)
 
 
@@ -204,9 +207,10 @@ def _outcome(trajectories: Sequence[Trajectory]) -> str:
     steps = max((len(trajectory.points) for trajectory in trajectories), default=1) - 1
     going = sorted((t for t in trajectories if not t.diverged), key=lambda t: float(t.values[-1]))
     lost = [t.name for t in trajectories if t.diverged]
-    text = f"After {steps} steps from one start, "
+    text = f"After {steps} step{'' if steps == 1 else 's'} from one start, "
     if going:
-        text += f"{going[0].name} is lowest, at {_number(going[0])}"
+        lowest = " lowest," if len(going) > 1 else ""
+        text += f"{going[0].name} is{lowest} at {_number(going[0])}"
         if len(going) > 1:
             text += f", and {going[-1].name} highest, at {_number(going[-1])}"
         text += f"; diverged: {', '.join(lost)}." if lost else "."

@@ -58,7 +58,7 @@ class Levels:
         """The interval between neighbours in words, for captions."""
         if self.per_decade is None:
             if len(self.heights) < 2:
-                return "One line."
+                return "One line." if self.heights else "No line: there is no slope."
             return f"Lines at equal steps of height: every {self.heights[1] - self.heights[0]:.3g}."
         above = " above the lowest value" if self.base else ""
         rule = f"Lines at equal steps of log height{above}: "

@@ -179,14 +179,19 @@ def draw_map(ax: "Axes", relief: Relief, valley: bool) -> None:
         for line in relief.lines:
             if (line in labelled) == carry:
                 segments[line.level].append(line.points)
+        if not any(segments):
+            continue  # all lines carry their height, or none does
         drawn = needs("matplotlib.contour").ContourSet(
             ax, list(at.values), segments, colors=[LINES], linestyles="solid", zorder=1,
             linewidths=[1.0 if i in at.labelled else 0.5 for i in range(len(at.values))],
         )  # fmt: skip
-    names = {value: at.label(i) for i, value in enumerate(at.values)}
-    heights = [value for value, found in zip(at.values, segments, strict=True) if found]
-    for text in ax.clabel(drawn, heights, fmt=names, fontsize=8, colors=MUTED, inline_spacing=3):
-        text.set_path_effects(halo)
+        if carry:
+            names = {value: at.label(i) for i, value in enumerate(at.values)}
+            heights = [value for value, found in zip(at.values, segments, strict=True) if found]
+            for text in ax.clabel(
+                drawn, heights, fmt=names, fontsize=8, colors=MUTED, inline_spacing=3
+            ):
+                text.set_path_effects(halo)
     if valley and (surface.minima or surface.across):
         for i, points in enumerate(valley_of(surface)):
             name = "valley line" if i == 0 else None

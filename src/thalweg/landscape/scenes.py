@@ -45,11 +45,7 @@ class Scene:
         >>> saddle_scene().rates.endswith("; 1: Adadelta.")
         True
         """
-        by_rate: dict[float, list[str]] = {}
-        for name, recipe in self.optimizers.items():
-            by_rate.setdefault(recipe.keywords["lr"], []).append(name)
-        groups = [f"{rate:g}: {', '.join(names)}" for rate, names in sorted(by_rate.items())]
-        return f"Learning rates: {'; '.join(groups)}."
+        return rates_of({name: each.keywords["lr"] for name, each in self.optimizers.items()})
 
     @property
     def caption(self) -> str:
@@ -168,6 +164,19 @@ def scene(name: str) -> Scene:
     500
     """
     return named("scene", name, SCENES)
+
+
+def rates_of(rates: Mapping[str, float]) -> str:
+    """Optimizers' learning rates in one sentence, those of one rate together.
+
+    >>> rates_of({"Adam": 0.1, "SGD": 0.001, "AdamW": 0.1})
+    'Learning rates: 0.001: SGD; 0.1: Adam, AdamW.'
+    """
+    by_rate: dict[float, list[str]] = {}
+    for name, rate in rates.items():
+        by_rate.setdefault(rate, []).append(name)
+    groups = [f"{rate:g}: {', '.join(names)}" for rate, names in sorted(by_rate.items())]
+    return f"Learning rates: {'; '.join(groups)}."
 
 
 Class = Callable[..., torch.optim.Optimizer]

@@ -47,6 +47,18 @@ function theme() {
     apply();
   });
   system.addEventListener("change", apply);
+  // Paper is light.
+  let chosen;
+  addEventListener("beforeprint", () => {
+    chosen = root.dataset.theme;
+    root.dataset.theme = "light";
+    charts.forEach(repaint);
+  });
+  addEventListener("afterprint", () => {
+    if (chosen) root.dataset.theme = chosen;
+    else delete root.dataset.theme;
+    charts.forEach(repaint);
+  });
 }
 
 async function main() {

@@ -123,6 +123,13 @@ def test_memory_compares_the_first_with_the_leanest_that_reached() -> None:
     assert said.startswith("a keeps 0 bytes of state per parameter, no more than any other that")
 
 
+def test_memory_that_is_printed_alike_is_alike() -> None:
+    less = replace(STEP_TIME, state_bytes=7.99)  # a counter of 4 bytes instead of 8 per tensor
+    for steps in (100, 200):
+        said = task_sentences(task(entry("a", 100), entry("b", steps, step_time=less)))[2]
+        assert said.startswith("a keeps 8 bytes of state per parameter, no more than any other")
+
+
 def test_memory_where_nobody_reached_the_target() -> None:
     lean = replace(STEP_TIME, state_bytes=4.0)
     said = task_sentences(task(entry("a", 5000), entry("b", 5000, step_time=lean)))[2]
@@ -218,6 +225,13 @@ def test_command_gives_what_differs_from_the_preset() -> None:
     assert of(replace(plain, settings=changed))[4:] == [
         "--optimizers", "sgd(momentum=0.9),adam", "--seeds", "1", "--length", "0.25",
     ]  # fmt: skip
+
+
+def test_command_gives_every_digit() -> None:
+    asked = settings("small", seed=12_345_678, length=1 / 3)
+    words = shlex.split(command(asked))
+    assert int(words[words.index("--seed") + 1]) == asked.seed
+    assert float(words[words.index("--length") + 1]) == asked.length
 
 
 def several(*entries: tuple[Entry, ...]) -> Result:

@@ -252,12 +252,13 @@ def _memory(costs: Sequence[_Cost]) -> str:
             f"{format_bytes(rich.state_bytes)} ({rich.name})"
         )
     else:
-        # Of those that came in together, the one that kept least.
-        first = min(reached, key=lambda c: (c.steps, c.state_bytes))
-        lean = min(reached, key=lambda c: (c.state_bytes, c.steps))
+        # Of those that came in together, the one that kept least; as far as it is printed, since
+        # counters, one per tensor, are of 4 or 8 bytes.
+        first = min(reached, key=lambda c: (c.steps, round(c.state_bytes, 1)))
+        lean = min(reached, key=lambda c: (round(c.state_bytes, 1), c.steps))
         kept = format_bytes(first.state_bytes)
         said = f"{first.name} keeps {kept} of state per parameter"
-        if lean.state_bytes < first.state_bytes:
+        if lean is not first and format_bytes(lean.state_bytes) != kept:
             said += (
                 f"; {lean.name}, which keeps {format_bytes(lean.state_bytes)}, took "
                 f"{times(over(lean.steps, first.steps), 'as many steps')}"
