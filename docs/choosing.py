@@ -172,17 +172,26 @@ def advice(result: Result) -> Iterator[str]:
         refused = [entry.name for entry in task.entries if entry.failed is not None]
         # Where most cannot take part, gradients are sparse, and it is a choice of its own.
         if 2 * len(refused) > len(task.entries) > len(refused):
-            best = task.standings[0]
-            if best.steps_to(task.target) < math.inf:
+            if (best := first_on(task)) is not None:
                 able = len(task.entries) - len(refused)
                 yield (
-                    f"**{best.name}** for sparse gradients, as on {task.task}, which "
+                    f"**{best}** for sparse gradients, as on {task.task}, which "
                     f"{counted(len(refused), 'optimizer')} cannot take: first by steps of "
                     f"the {able} that can."
                 )
     poor = [one.name for one in overall(result) if one.broad and not one.most]
     if poor:
-        yield f"Not {join(poor, len(poor))}: the target was missed on half of the tasks or more."
+        said = f"Not {join(poor, len(poor))}: the target was missed on half of the tasks or more"
+        for name in poor:
+            won = [task.task for task in result.tasks if first_on(task) == name]
+            said += f", though {name} was first on {join(won, len(won))}" if won else ""
+        yield f"{said}."
+
+
+def first_on(task: TaskResult) -> str | None:
+    """Who reached the target first, by steps; None if nobody did."""
+    best = next(iter(task.standings), None)
+    return best.name if best and best.steps_to(task.target) < math.inf else None
 
 
 def by_task(tasks: Iterable[TaskResult]) -> str:

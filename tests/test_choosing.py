@@ -97,6 +97,15 @@ def test_advice_follows_its_rules() -> None:
     assert list(choosing.advice(result(one, one)))[-1].startswith("Not never: the target")
 
 
+def test_who_is_advised_against_may_have_been_first_somewhere() -> None:
+    both = [entry("steady", 100), entry("b", math.inf)]
+    won = task(entry("steady", 100), entry("b", 50), name="small")
+    last = list(choosing.advice(result(task(*both), task(*both), won)))[-1]
+    assert last == (
+        "Not b: the target was missed on half of the tasks or more, though b was first on small."
+    )
+
+
 def test_sparse_gradients_are_a_choice_of_their_own() -> None:
     sparse = task(entry("a", 200), entry("b", 100), failed("c"), failed("d"), failed("e"))
     found = advice(result(task(entry("a"), entry("b")), sparse))
