@@ -171,14 +171,13 @@ def advice(result: Result) -> Iterator[str]:
     for task in result.tasks:
         refused = [entry.name for entry in task.entries if entry.failed is not None]
         # Where most cannot take part, gradients are sparse, and it is a choice of its own.
-        if 2 * len(refused) > len(task.entries) > len(refused):
-            if (best := first_on(task)) is not None:
-                able = len(task.entries) - len(refused)
-                yield (
-                    f"**{best}** for sparse gradients, as on {task.task}, which "
-                    f"{counted(len(refused), 'optimizer')} cannot take: first by steps of "
-                    f"the {able} that can."
-                )
+        if 2 * len(refused) > len(task.entries) and (best := first_on(task)) is not None:
+            able = len(task.entries) - len(refused)
+            yield (
+                f"**{best}** for sparse gradients, as on {task.task}, which "
+                f"{counted(len(refused), 'optimizer')} cannot take: first by steps of "
+                f"the {able} that can."
+            )
     poor = [one.name for one in overall(result) if one.broad and not one.most]
     if poor:
         said = f"Not {join(poor, len(poor))}: the target was missed on half of the tasks or more"
