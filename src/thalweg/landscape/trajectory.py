@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from thalweg.landscape.surfaces import Array, Point, Surface, pair
-from thalweg.optim.closure import takes_closure
+from thalweg.optim.closure import stepper
 from thalweg.ranges import AT_LEAST_ONE, integer, number
 from thalweg.schedules import Schedule
 
@@ -105,15 +105,11 @@ def trace(
         seen.append(value.detach())
         return seen[-1]
 
-    with_closure = takes_closure(optimizer)
+    step = stepper(optimizer)
     points = [parameter.detach().double().numpy().copy()]
     for _ in range(steps):
         seen.clear()
-        if with_closure:
-            optimizer.step(closure)
-        else:
-            closure()
-            optimizer.step()
+        step(closure)
         if not seen:
             raise TypeError(
                 f"trace: {type(optimizer).__name__}.step(closure) did not call the closure; it "

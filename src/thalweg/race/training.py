@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from thalweg.optim.closure import takes_closure
+from thalweg.optim.closure import stepper
 from thalweg.race.protocol import TaskError, endless, evaluate, guarded, new_model, trained
 from thalweg.race.racers import Racer
 from thalweg.race.result import Run
@@ -62,7 +62,7 @@ class Training:
         self.model, self._random_state = new_model(task, seed)
         with optimizer_errors():
             self.optimizer = racer.make(trained(self.model), lr)
-        self._takes_closure = takes_closure(self.optimizer)
+        self._step = stepper(self.optimizer)
         self._batches = endless(task, torch.Generator().manual_seed(seed))
         self._points = evaluation_points(steps)
         self._loss_sum, self._losses = 0.0, 0
@@ -121,11 +121,7 @@ class Training:
         start = perf_counter()
         try:
             with optimizer_errors():
-                if self._takes_closure:
-                    self.optimizer.step(closure)  # type: ignore[arg-type]  # a tensor will do
-                else:
-                    closure()
-                    self.optimizer.step()
+                self._step(closure)
         except TaskError as error:
             self._blame_weights(error, lambda model: self._try(model, batch))
         except OptimizerError:

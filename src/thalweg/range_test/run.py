@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from thalweg.optim.closure import takes_closure
+from thalweg.optim.closure import Step, stepper
 from thalweg.range_test.found import LRFound
 from thalweg.range_test.unchanged import unchanged
 from thalweg.ranges import FRACTION, POSITIVE, Range, integer, number
@@ -141,10 +141,11 @@ def range_test(
             model.train()
         set_rate = _setter(optimizer)
         batches = _endless(data, steps)
+        step = stepper(optimizer)
         for i in range(steps):
             rate = low * (high / low) ** (i / (steps - 1))
             set_rate(rate)
-            if not curve.add(rate, _step(model, optimizer, loss, next(batches))):
+            if not curve.add(rate, _step(model, optimizer, loss, next(batches), step)):
                 break
             if progress is not None:
                 progress(i + 1, steps)
@@ -209,6 +210,7 @@ def _step(
     optimizer: torch.optim.Optimizer,
     loss: Callable[[nn.Module, Any], Tensor],
     batch: Any,
+    step: Step,
 ) -> float:
     """One step; the loss that it began with."""
     losses: list[Tensor] = []
@@ -222,11 +224,7 @@ def _step(
         value.backward()  # type: ignore[no-untyped-call]
         return value
 
-    if takes_closure(optimizer):
-        optimizer.step(closure)  # type: ignore[arg-type]  # it may return a tensor
-    else:
-        closure()
-        optimizer.step()
+    step(closure)
     if not losses:
         raise TypeError(
             f"lr_find: {type(optimizer).__name__}.step(closure) did not call the closure; it must, "
