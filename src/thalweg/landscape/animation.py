@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from thalweg.engine.explain import count_of
 from thalweg.landscape.contours import Line, Relief
 from thalweg.landscape.perspective import TALL, depth, drawn, lifted, raised, viewpoint
 from thalweg.landscape.surfaces import Array, Surface
 from thalweg.landscape.trajectory import Trajectory
-from thalweg.landscape.valley import valley as valley_of
+from thalweg.landscape.valley import valley_if_known
 from thalweg.page import Animation, Page, Section, Track, needs
 
 MOST_FRAMES = 600  # more positions than that along one path are not seen, but slow the page down
@@ -45,7 +46,7 @@ def contour_animation(
         )
     )  # fmt: skip
     labelled = set(relief.levels.labelled)
-    valley = valley_of(surface) if surface.minima or surface.across else ()
+    valley = valley_if_known(surface)
     labels = _labels(relief, valley)
     for marked, width in ((False, 0.6), (True, 1.2)):
         chosen = [line for line in relief.lines if (line.level in labelled) == marked]
@@ -69,12 +70,11 @@ def contour_animation(
         x=[start[0]], y=[start[1]], mode="markers", meta="ink", hovertext="start",
         hoverinfo="text", marker={"symbol": "circle-open", "size": 15, "line": {"width": 2}},
     )  # fmt: skip
-    ratio = (top - bottom) / (right - left)
     figure.update_layout(
         xaxis={"range": [left, right], "title": {"text": "x"}, "showgrid": False},
         yaxis={"range": [bottom, top], "title": {"text": "y"}, "showgrid": False},
     )
-    if 0.4 < ratio < 2.5:
+    if surface.one_scale:
         figure.update_layout(yaxis={"scaleanchor": "x", "constrain": "domain"})
         figure.update_layout(xaxis={"constrain": "domain"})
     minima = {0: "", 1: " the star the minimum,"}.get(len(surface.minima), " the stars the minima,")
@@ -207,7 +207,7 @@ def _outcome(trajectories: Sequence[Trajectory]) -> str:
     steps = max((len(trajectory.points) for trajectory in trajectories), default=1) - 1
     going = sorted((t for t in trajectories if not t.diverged), key=lambda t: float(t.values[-1]))
     lost = [t.name for t in trajectories if t.diverged]
-    text = f"After {steps} step{'' if steps == 1 else 's'} from one start, "
+    text = f"After {count_of(steps, 'step')} from one start, "
     if going:
         lowest = " lowest," if len(going) > 1 else ""
         text += f"{going[0].name} is{lowest} at {_number(going[0])}"

@@ -102,5 +102,4 @@ def _visible(relief: Relief, points: Array, rise: float, angle: float) -> int:
 
 def depth(relief: Relief) -> float:
     """Extent of the region in y over that in x, within what a box can show: 1/2 to 2."""
-    left, right, bottom, top = relief.surface.region
-    return float(np.clip((top - bottom) / (right - left), 0.5, 2.0))
+    return float(np.clip(relief.surface.ratio, 0.5, 2.0))

@@ -10,7 +10,7 @@ from thalweg.landscape.contours import Line, Relief
 from thalweg.landscape.perspective import TALL, depth, drawn, lifted, raised, viewpoint
 from thalweg.landscape.surfaces import Array, Surface
 from thalweg.landscape.trajectory import Trajectory
-from thalweg.landscape.valley import valley as valley_of
+from thalweg.landscape.valley import valley_if_known
 from thalweg.page import needs, styles_of
 from thalweg.page.colours import Style
 from thalweg.page.figures import BACK, DASHES, FAINT, GRID, INK, MUTED, blank, save, style
@@ -137,12 +137,7 @@ def draw_surface(
 
 def _fitting(surface: Surface) -> tuple[float, float]:
     """A size that a map fills: 5.5 inches are its width, the rest is for text."""
-    return 8.0, min(max(5.5 * _ratio(surface) + 1.4, 4.5), 8.0)
-
-
-def _ratio(surface: Surface) -> float:
-    left, right, bottom, top = surface.region
-    return (top - bottom) / (right - left)
+    return 8.0, min(max(5.5 * surface.ratio + 1.4, 4.5), 8.0)
 
 
 def _colormap(low: str, high: str) -> Any:
@@ -192,10 +187,9 @@ def draw_map(ax: "Axes", relief: Relief, valley: bool) -> None:
                 drawn, heights, fmt=names, fontsize=8, colors=MUTED, inline_spacing=3
             ):
                 text.set_path_effects(halo)
-    if valley and (surface.minima or surface.across):
-        for i, points in enumerate(valley_of(surface)):
-            name = "valley line" if i == 0 else None
-            ax.plot(*points.T, color=INK, lw=1.1, label=name, zorder=2)
+    for i, points in enumerate(valley_if_known(surface) if valley else ()):
+        name = "valley line" if i == 0 else None
+        ax.plot(*points.T, color=INK, lw=1.1, label=name, zorder=2)
     if surface.minima:
         name = "minimum" if len(surface.minima) == 1 else "minima"
         ax.plot(
@@ -205,7 +199,7 @@ def draw_map(ax: "Axes", relief: Relief, valley: bool) -> None:
     ax.set(xlim=(left, right), ylim=(bottom, top), xlabel="x", ylabel="y")
     # Ticks that do not depend on the size: the layout would not know how wide their labels get.
     ax.locator_params(nbins=6)
-    ax.set_aspect("equal" if 0.4 < _ratio(surface) < 2.5 else "auto")
+    ax.set_aspect("equal" if surface.one_scale else "auto")
     _title(ax, surface, relief)
 
 

@@ -75,6 +75,17 @@ class Surface:
         pair("Surface", "start", self.start)
         number("Surface", "resolution", integer("Surface", "resolution", self.resolution), Range(2))
 
+    @property
+    def ratio(self) -> float:
+        """Height of the region over its width."""
+        left, right, bottom, top = self.region
+        return (top - bottom) / (right - left)
+
+    @property
+    def one_scale(self) -> bool:
+        """Pictures have one scale for x and y, so that angles are true: no side is far longer."""
+        return 0.4 < self.ratio < 2.5
+
     def __call__(self, x: Tensor, y: Tensor) -> Tensor:
         """The values at these points.
 

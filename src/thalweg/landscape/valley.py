@@ -78,6 +78,11 @@ def valley(surface: Surface, count: int = 401, across: Point | None = None) -> t
     return tuple(lines)
 
 
+def valley_if_known(surface: Surface) -> tuple[Array, ...]:
+    """The lines of :func:`valley`; none if nothing gives their sections a direction."""
+    return valley(surface) if surface.minima or surface.across else ()
+
+
 def _directions(surface: Surface, across: Point | None) -> list[Point]:
     """Unit vectors: the one that is asked for, the surface's, or the steepest at a minimum."""
     given = surface.across if across is None else across
