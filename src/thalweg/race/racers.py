@@ -47,10 +47,14 @@ class Racer:
     @property
     def beside(self) -> "Racer | None":
         """torch's class of the same name; None if this is it, or torch has none."""
-        name = self.optimizer.rpartition(".")[2]
-        if self.optimizer.startswith(TORCH) or not hasattr(torch.optim, name):
+        if self.optimizer.startswith(TORCH) or not hasattr(torch.optim, self.class_name):
             return None
-        return replace(self, optimizer=TORCH + name)
+        return replace(self, optimizer=TORCH + self.class_name)
+
+    @property
+    def class_name(self) -> str:
+        """The last part of the class's path."""
+        return self.optimizer.rpartition(".")[2]
 
 
 def _own(name: str, centre: float, note: str = "", **options: Any) -> Racer:
@@ -163,16 +167,12 @@ def _with_options(base: Racer, options: Mapping[str, Any]) -> Racer:
             return racer
     if not options:
         return base
-    twin = next((r for r in RACERS if r.optimizer.rpartition(".")[2] == _class(base) and
-                 r.options == merged), base)  # fmt: skip
+    same = (r for r in RACERS if (r.class_name, r.options) == (base.class_name, merged))
+    centre = next(same, base).centre
     shown = ", ".join(f"{key}={value!r}" for key, value in merged.items())
     name, torchs, _ = base.name.partition(" (torch)")
     name = f"{name.partition('+')[0]}({shown}){torchs}"
-    return replace(base, name=name, options=merged, centre=twin.centre)
-
-
-def _class(racer: Racer) -> str:
-    return racer.optimizer.rpartition(".")[2]
+    return replace(base, name=name, options=merged, centre=centre)
 
 
 def _options(spec: str, text: str) -> dict[str, Any]:

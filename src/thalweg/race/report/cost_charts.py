@@ -4,12 +4,11 @@ import itertools
 import statistics
 from typing import Any
 
-from thalweg.page import needs, styles_of
+from thalweg.page import colours_of, needs
 from thalweg.race.report.overall import overall
-from thalweg.race.report.row_charts import bars, log_axis, rows, segments, short
+from thalweg.race.report.row_charts import bars, log_axis, marks, rows, segments
 from thalweg.race.result import Result, TaskResult
 
-NEUTRAL = "#80868f"  # of the marks in legends, where colours tell optimizers apart
 SYMBOLS = ("circle", "diamond", "square", "triangle-up", "cross", "star", "hexagon")  # per task
 
 
@@ -20,7 +19,7 @@ def step_times(task: TaskResult) -> Any:
         for entry in sorted(task.standings, key=lambda e: e.step_time.own_us if e.step_time else 0)
         if entry.step_time is not None
     ]
-    styles = styles_of(name for name, _ in timed)
+    colours = colours_of(name for name, _ in timed)
     figure = needs("plotly.graph_objects").Figure()
     segments(
         figure,
@@ -29,22 +28,11 @@ def step_times(task: TaskResult) -> Any:
         width=2,
     )
     for label, symbol, points in (
-        ("in this race", "circle", [(name, t.own_us) for name, t in timed]),
-        ("torch.optim", "circle-open", [(name, t.torch_us) for name, t in timed if t.torch_us]),
+        ("in this race", "circle", {name: t.own_us for name, t in timed}),
+        ("torch.optim", "circle-open", {name: t.torch_us for name, t in timed if t.torch_us}),
     ):
-        figure.add_scatter(
-            y=[name for name, _ in points],
-            x=short(us for _, us in points),
-            name=label,
-            mode="markers",
-            line={"color": NEUTRAL},
-            marker={
-                "size": 9,
-                "symbol": symbol,
-                "color": [styles[name].colour for name, _ in points],
-            },
-            hovertemplate=f"%{{y}}, {label}: %{{x:.3g}} µs<extra></extra>",
-        )
+        hover = f"%{{y}}, {label}: %{{x:.3g}} µs"
+        marks(figure, label, symbol, points, colours, hover)
     spent = [us for _, t in timed for us in (t.own_us, t.torch_us) if us]
     figure.update_xaxes(title="microseconds per step")
     if spent:
@@ -81,23 +69,11 @@ def shares(result: Result) -> Any:
         for task in result.tasks
     }
     names = dict.fromkeys(name for shares in found.values() for name in shares)
-    styles = styles_of(names)
+    colours = colours_of(names)
     middle = {n: statistics.median(s[n] for s in found.values() if n in s) for n in names}
     for (task, points), symbol in zip(found.items(), itertools.cycle(SYMBOLS), strict=False):
         if points:
-            figure.add_scatter(
-                y=list(points),
-                x=short(points.values()),
-                name=task,
-                mode="markers",
-                line={"color": NEUTRAL},
-                marker={
-                    "size": 9,
-                    "symbol": symbol,
-                    "color": [styles[name].colour for name in points],
-                },
-                hovertemplate=f"%{{y}} on {task}: %{{x:.3g}}%<extra></extra>",
-            )
+            marks(figure, task, symbol, points, colours, f"%{{y}} on {task}: %{{x:.3g}}%")
     figure.update_xaxes(title="% of the training time", rangemode="tozero")
     rows(figure, sorted(names, key=lambda name: middle[name]))
     return figure

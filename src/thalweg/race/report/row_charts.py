@@ -1,12 +1,14 @@
 """Charts with a row for each optimizer."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from thalweg.page import needs, styles_of
 from thalweg.race.report.formats import format_lr
+from thalweg.race.training import rounded
 
+NEUTRAL = "#80868f"  # of the marks in legends, where colours tell optimizers apart
 LABELS = 6  # at most, on a logarithmic axis
 
 
@@ -50,9 +52,34 @@ def segments(
         )
 
 
+def marks(
+    figure: Any, label: str, symbol: str, points: Mapping[str, float], colours: Mapping[str, str],
+    hover: str,
+) -> None:  # fmt: skip
+    """A mark in the row of each name, in the colour of its optimizer.
+
+    Args:
+        figure: gets them as one trace.
+        label: names the trace in the legend, whose swatch is grey.
+        symbol: in plotly's words.
+        points: the values by name.
+        colours: of all names.
+        hover: plotly's template.
+    """
+    figure.add_scatter(
+        y=list(points),
+        x=short(points.values()),
+        name=label,
+        mode="markers",
+        line={"color": NEUTRAL},
+        marker={"size": 9, "symbol": symbol, "color": [colours[name] for name in points]},
+        hovertemplate=f"{hover}<extra></extra>",
+    )
+
+
 def short(values: Iterable[float]) -> list[float]:
     """Five significant digits: more than a screen shows, at a third of the page's size."""
-    return [float(f"{value:.5g}") for value in values]
+    return [rounded(value) for value in values]
 
 
 def log_axis(low: float, high: float) -> dict[str, Any]:

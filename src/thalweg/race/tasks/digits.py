@@ -1,15 +1,11 @@
 """Handwritten digits and a small convolutional network."""
 
 import torch
-from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
+from torch import nn
 
-from thalweg import losses
 from thalweg.page.extras import needs
 from thalweg.race.task import Task
-from thalweg.race.tasks.split import accuracy, split_rows
-
-Batch = tuple[Tensor, Tensor]
+from thalweg.race.tasks.split import classification, split_rows
 
 
 def digits() -> Task:
@@ -27,19 +23,14 @@ def digits() -> Task:
     pixels, classes = needs("sklearn.datasets").load_digits(return_X_y=True)
     x = torch.tensor(pixels, dtype=torch.float32)
     rows = split_rows(x, torch.tensor(classes), test_share=0.25, batch_size=32)
-    return Task(
-        name="digits",
-        model=network,
-        batches=rows.batches,
-        loss=lambda model, batch: losses.cross_entropy(model(batch[0]), batch[1]),
-        score=lambda model, batch: accuracy(model(batch[0]), batch[1]),
-        metric="accuracy",
+    return classification(
+        "digits",
+        network,
+        rows,
         target=0.97,
         steps=400,
         description=f"1797 handwritten digits of 8×8 pixels, {len(rows.x)} for training in batches "
         "of 32; two convolutions and a linear layer",
-        torch_loss=lambda model, batch: cross_entropy(model(batch[0]), batch[1]),
-        loss_name="cross_entropy",
     )
 
 

@@ -1,12 +1,14 @@
 """Data that is a table: its split into training and test rows, and its batches."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 
-from thalweg.race.task import Split
+from thalweg import losses
+from thalweg.race.task import Split, Task
 
 SPLIT_SEED = 0  # of which rows are for testing: the same whatever the seed of the race
 
@@ -74,6 +76,40 @@ def standardised(x: Tensor, train: Tensor) -> Tensor:
     deviation, mean = torch.std_mean(x[train], dim=0)
     result = (x - mean) / torch.where(deviation > 0, deviation, 1.0)
     return torch.where(deviation > 0, result, 0.0)
+
+
+def classification(
+    name: str,
+    model: Callable[[], nn.Module],
+    rows: Rows,
+    *,
+    target: float,
+    steps: int,
+    description: str,
+) -> Task:
+    """The task of putting rows into classes: trained with cross entropy, decided by accuracy.
+
+    Args:
+        name: see :class:`Task`.
+        model: see :class:`Task`; it gives logits of shape (rows, classes).
+        rows: inputs and classes.
+        target: the accuracy to reach.
+        steps: see :class:`Task`.
+        description: see :class:`Task`.
+    """
+    return Task(
+        name=name,
+        model=model,
+        batches=rows.batches,
+        loss=lambda model, batch: losses.cross_entropy(model(batch[0]), batch[1]),
+        score=lambda model, batch: accuracy(model(batch[0]), batch[1]),
+        metric="accuracy",
+        target=target,
+        steps=steps,
+        description=description,
+        torch_loss=lambda model, batch: cross_entropy(model(batch[0]), batch[1]),
+        loss_name="cross_entropy",
+    )
 
 
 def accuracy(logits: Tensor, classes: Tensor) -> Tensor:

@@ -4,12 +4,12 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, mse_loss
+from torch.nn.functional import mse_loss
 
 from thalweg import losses
 from thalweg.page.extras import needs
 from thalweg.race.task import Task
-from thalweg.race.tasks.split import accuracy, split_rows
+from thalweg.race.tasks.split import classification, split_rows
 
 PENALTY = 0.03
 
@@ -30,19 +30,14 @@ def breast_cancer() -> Task:
     features, classes = needs("sklearn.datasets").load_breast_cancer(return_X_y=True)
     x = torch.tensor(features, dtype=torch.float32)
     rows = split_rows(x, torch.tensor(classes), test_share=0.4, batch_size=32)
-    return Task(
-        name="breast_cancer",
-        model=lambda: nn.Sequential(nn.Linear(30, 32), nn.ReLU(), nn.Linear(32, 2)),
-        batches=rows.batches,
-        loss=lambda model, batch: losses.cross_entropy(model(batch[0]), batch[1]),
-        score=lambda model, batch: accuracy(model(batch[0]), batch[1]),
-        metric="accuracy",
+    return classification(
+        "breast_cancer",
+        lambda: nn.Sequential(nn.Linear(30, 32), nn.ReLU(), nn.Linear(32, 2)),
+        rows,
         target=0.97,
         steps=120,
         description=f"569 tumours by 30 measurements, {len(rows.x)} for training in batches of 32; "
         "one hidden layer of 32",
-        torch_loss=lambda model, batch: cross_entropy(model(batch[0]), batch[1]),
-        loss_name="cross_entropy",
     )
 
 
