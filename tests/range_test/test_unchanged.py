@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 from collections.abc import Iterator
 from functools import partial
@@ -17,7 +16,7 @@ from thalweg import optim
 from thalweg.optim.lr_scheduler import StepLR
 from thalweg.optim.swa_utils import CarriedAverage
 from thalweg.range_test import lr_find
-from thalweg.range_test.unchanged import _uninterrupted, unchanged
+from thalweg.range_test.unchanged import _Memory, unchanged
 
 find = partial(lr_find, loss=nn.MSELoss(), steps=8)
 
@@ -88,17 +87,19 @@ def test_also_when_it_is_interrupted(name: str, error: BaseException) -> None:
     assert loss.calls == 0  # a module: put back like the model
 
 
-def test_a_signal_in_the_middle_of_putting_back_waits() -> None:
-    done = []
+def test_a_signal_in_the_middle_of_putting_back_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    restore = _Memory.restore
 
-    def interrupted() -> None:
-        with _uninterrupted():
-            os.kill(os.getpid(), signal.SIGINT)
-            done.append(1)
+    def interrupted(memory: _Memory) -> None:
+        signal.raise_signal(signal.SIGINT)
+        restore(memory)
 
+    monkeypatch.setattr(_Memory, "restore", interrupted)
+    net, optimizer = subjects("Adam", 2)
+    before = everything(net, optimizer)
     with pytest.raises(KeyboardInterrupt):
-        interrupted()
-    assert done == [1]
+        find(net, batches(), optimizer)
+    assert everything(net, optimizer) == before
 
 
 def test_gradients_that_were_there_are_the_same_objects() -> None:

@@ -1,7 +1,5 @@
 """Train a model for a while and have it, and its optimizer, as they were."""
 
-import signal
-import threading
 from collections import OrderedDict, defaultdict, deque
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -10,6 +8,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from thalweg.engine.interrupts import uninterrupted
 
 # Of a module: the dicts that hold its tensors by name.
 _TABLES = ("_parameters", "_buffers")
@@ -59,7 +59,7 @@ def unchanged(model: nn.Module, optimizer: torch.optim.Optimizer, *more: Any) ->
             memory.drop_gradients()
             yield
         finally:
-            with _uninterrupted():
+            with uninterrupted():
                 for each, found in zip(optimizers, attributes, strict=True):
                     vars(each).clear()
                     vars(each).update(found)
@@ -169,19 +169,3 @@ def _copy(value: Any, done: dict[int, Any]) -> Any:
         copied = tuple(_copy(v, done) for v in value)
     done[id(value)] = copied
     return copied
-
-
-@contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """Let Ctrl-C wait until the block is through."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # signals are the main thread's
-        return
-    waiting: list[Any] = []
-    handler = signal.signal(signal.SIGINT, lambda *arguments: waiting.append(arguments))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, handler)
-        if waiting and callable(handler):
-            handler(*waiting[0])

@@ -1,0 +1,83 @@
+"""Blocks that Ctrl-C does not cut in two."""
+
+# signal's own functions, without its wrappers, which spend 4 µs on looking handlers up in an enum.
+import _signal  # type: ignore[import-not-found]
+import sys
+import threading
+from _thread import get_ident
+from signal import SIGINT
+from types import FrameType, TracebackType
+from typing import Any
+
+_SIGINT = int(SIGINT)
+
+
+class uninterrupted:
+    """Let Ctrl-C (SIGINT) wait until the block is through, however that ends.
+
+    Then the handler that was there is called, once for each signal that came, just as if it came at
+    the end of the block; if it raises, as Python's own raises ``KeyboardInterrupt``, that goes on
+    from there, and the signals left are dropped. One that comes before the block begins is handled
+    before it begins.
+
+    Blocks may be nested: signals wait for the outermost. Nothing is done in other threads than the
+    main one, where Python runs no handlers, nor where the handler is none of Python's: a signal
+    that is ignored, ends the process or belongs to a C library interrupts no Python code.
+
+    Entering and leaving takes about a microsecond.
+
+    >>> import signal
+    >>> done = []
+    >>> try:
+    ...     with uninterrupted():
+    ...         signal.raise_signal(signal.SIGINT)
+    ...         done.append("all of it")
+    ... except KeyboardInterrupt:
+    ...     done.append("then the interrupt")
+    >>> done
+    ['all of it', 'then the interrupt']
+    """
+
+    __slots__ = ("_previous", "_waiting")
+
+    def __enter__(self) -> None:
+        self._previous: Any = None  # nothing to put back
+        if get_ident() != threading.main_thread().ident:
+            return
+        handler = _signal.getsignal(_SIGINT)
+        if not callable(handler) or type(handler) is uninterrupted:
+            return
+        self._waiting = 0
+        try:
+            # Handles what has come so far, and if that raises, changes nothing.
+            _signal.signal(_SIGINT, self)
+        except BaseException:
+            self._put_back(handler)
+            raise
+        self._previous = handler
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        handler = self._previous
+        if handler is None:
+            return
+        try:
+            # First lets what has come so far wait, too; from then on the handler is the user's.
+            _signal.signal(_SIGINT, handler)
+        except BaseException:  # another signal's handler raised, and nothing was put back
+            self._put_back(handler)
+            raise
+        for _ in range(self._waiting):
+            handler(_SIGINT, sys._getframe(1))
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        """Note a signal: this object is the handler meanwhile."""
+        self._waiting += 1
+
+    def _put_back(self, handler: Any) -> None:
+        if _signal.getsignal(_SIGINT) is self:
+            _signal.signal(_SIGINT, handler)
