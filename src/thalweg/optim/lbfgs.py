@@ -13,7 +13,7 @@ from typing import Any, ClassVar, cast
 import torch
 from torch import Tensor
 
-from thalweg.optim import checkpoint
+from thalweg.optim import state_dict as state_dicts
 from thalweg.optim.line_search import Point, strong_wolfe
 from thalweg.optim.optimizer import Closure, Number, Optimizer, Params
 from thalweg.optim.ranges import Ranges
@@ -233,19 +233,33 @@ class LBFGS(Optimizer):
         result["state"] = {key: copied(entry) for key, entry in result["state"].items()}
         return result
 
-    def _unpack(self, saved: Mapping[str, Any]) -> tuple[checkpoint.Groups, checkpoint.State]:
-        """Groups, and the one entry of all parameters, which has another form than other rules'."""
-        has_state = isinstance(saved, Mapping) and isinstance(saved.get("state"), Mapping)
-        groups, state = checkpoint.unpack(self, {**saved, "state": {}} if has_state else saved)
-        first, params = saved["param_groups"][0]["params"][0], groups[0]["params"]
-        for number, entry in saved["state"].items():
-            if number != first:
-                raise ValueError(
-                    f"LBFGS: the state dict has a state for parameter {number}, but LBFGS keeps "
-                    "one state, for the first. Is it another optimizer's?"
-                )
-            state[params[0]] = checked_entry(entry, params)
-        return groups, state
+    def checked_states(
+        self,
+        saved: state_dicts.Saved,
+        matched: state_dicts.Match,
+        groups: state_dicts.Groups,
+        misfits: state_dicts.Misfits,
+    ) -> dict[Tensor, state_dicts.Entry]:
+        """The one entry of all parameters, its vectors in the order that these have here."""
+        order = [place.key for place in matched.places]
+        keys = list(dict.fromkeys(saved.all_keys))
+        held = [key for key in keys if saved.state.get(key)]
+        if not held:
+            return {}
+        if held != keys[:1]:
+            raise ValueError(
+                f"LBFGS: the state dict has a state for parameter {held[-1]}, but LBFGS keeps one "
+                "state, for the first. Is it another optimizer's?"
+            )
+        params: list[Tensor] = groups[0]["params"]
+        if set(order) != set(keys) or matched.misshaped:
+            misfits.dropped.append(
+                "the history, which couples all parameters, is of other ones: it starts anew"
+            )
+            return {}
+        sizes = {place.key: _real(place.param).numel() for place in matched.places}
+        entry = checked_entry(saved.state[keys[0]], params)
+        return {params[0]: _reordered(entry, keys, order, sizes)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self._history = None
@@ -473,6 +487,24 @@ def copied(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: copied(item) for key, item in value.items()}
     return [copied(item) for item in value] if isinstance(value, list) else value
+
+
+def _reordered(value: Any, keys: list[Any], order: list[Any], sizes: Mapping[Any, int]) -> Any:
+    """A saved state with the parts of its vectors, one for each parameter, in another order."""
+    if keys == order:
+        return value
+    if isinstance(value, dict):
+        moved = (*VECTORS, "old_dirs", "old_stps")
+        return {
+            name: _reordered(item, keys, order, sizes) if name in moved else item
+            for name, item in value.items()
+        }
+    if isinstance(value, list):
+        return [_reordered(item, keys, order, sizes) for item in value]
+    if not isinstance(value, Tensor):
+        return value  # None, before the first iteration
+    parts = dict(zip(keys, torch.split(value, [sizes[key] for key in keys]), strict=True))
+    return torch.cat([parts[key] for key in order])
 
 
 def checked_entry(entry: Mapping[str, Any], params: list[Tensor]) -> dict[str, Any]:

@@ -19,8 +19,9 @@ from torch.optim.optimizer import (
 from thalweg.engine.engine import Engine
 from thalweg.engine.state import OptimizerState
 from thalweg.names import nearest
-from thalweg.optim import checkpoint
+from thalweg.optim import state_dict as state_dicts
 from thalweg.optim.ranges import Ranges, check_ranges
+from thalweg.optim.state_dict import LoadReport, Rename
 from thalweg.ranges import AT_LEAST_ONE, NON_NEGATIVE, UNIT_INTERVAL
 from thalweg.rule import Rule
 from thalweg.rule.compose import AVERAGE_OPTIONS, AVERAGE_STATES, carrying_average
@@ -154,7 +155,7 @@ class Optimizer(torch.optim.Optimizer):
         self._check_average_options(options)
         for group in (self.defaults, *self.param_groups):
             group.update(options)
-        self.__dict__.pop("_engine_", None)
+        self.forget_engine()
 
     @property
     def step_count(self) -> int:
@@ -204,6 +205,48 @@ class Optimizer(torch.optim.Optimizer):
         self.param_groups.append(group)
         # The caller's dict is filled in too, as torch does.
         param_group.update(group)
+
+    def name_parameters(self, named: Iterable[tuple[str, torch.Tensor]]) -> None:
+        """Give the parameters names, by which checkpoints go from then on.
+
+        The same as to build the optimizer from ``named_parameters()``, for one that was not.
+
+        Args:
+            named: pairs of name and tensor, as of ``model.named_parameters()``; those that the
+                optimizer does not hold are left aside.
+
+        Raises:
+            ValueError: a parameter gets no name, or the name of another one. Nothing is changed.
+
+        >>> from thalweg import optim
+        >>> model = torch.nn.Linear(2, 1)
+        >>> optimizer = optim.SGD(model.parameters())
+        >>> optimizer.name_parameters(model.named_parameters())
+        >>> optimizer.param_groups[0]["param_names"]
+        ['weight', 'bias']
+        """
+        names: dict[int, str] = {}
+        for name, p in named:
+            names.setdefault(id(p), str(name))
+        nameless = [
+            f"parameter {i} of group {k}, shape {tuple(p.shape)}"
+            for k, group in enumerate(self.param_groups)
+            for i, p in enumerate(group["params"])
+            if id(p) not in names
+        ]
+        if nameless:
+            raise ValueError(
+                f"{self._name}: name_parameters gives no name to {'; '.join(nameless)}; pass the "
+                "named_parameters() of everything that it trains"
+            )
+        held = {id(p): names[id(p)] for group in self.param_groups for p in group["params"]}
+        if twice := state_dicts.repeated(held.values()):
+            raise ValueError(
+                f"{self._name}: name_parameters gives the same name to two parameters: "
+                f"{', '.join(twice)}; put something in front that tells their models apart"
+            )
+        for group in self.param_groups:
+            group["param_names"] = [names[id(p)] for p in group["params"]]
 
     def _refuse_set(self, params: Any) -> None:
         if isinstance(params, (set, frozenset)):
@@ -388,37 +431,80 @@ class Optimizer(torch.optim.Optimizer):
         """
         for before in self._optimizer_state_dict_pre_hooks.values():
             before(self)
-        result = checkpoint.pack(self.param_groups, self.state)
+        result = state_dicts.pack(self.param_groups, self.state)
         for after in self._optimizer_state_dict_post_hooks.values():
             changed = after(self, result)
             if changed is not None:
                 result = changed
         return result
 
-    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+    def load_state_dict(  # type: ignore[override]  # torch's returns nothing
+        self,
+        state_dict: Mapping[str, Any],
+        strict: bool = True,
+        rename: Rename | None = None,
+    ) -> LoadReport:
         """Take over a state dict of this class or of torch's class of the same name.
 
-        Everything is checked first: either all of it is loaded, or an exception names what does
-        not fit and the optimizer stays as it was. Tensors are copied, to the parameter's device and
-        layout, and widened to its dtype, never narrowed.
+        Where the optimizer and the state dict both have names (``named_parameters()``), states go
+        by name, in any order and any grouping; a group takes over the options of the groups that
+        its parameters come from. Otherwise they go by order, as with torch, and everything must
+        fit.
+
+        Everything is checked first: either all of it is loaded, or an exception names all that
+        does not fit and the optimizer stays as it was. Tensors are copied, to the parameter's
+        device and layout, and widened to its dtype, never narrowed. Memory that only this
+        optimizer refers to is written over; beyond that and the states themselves none is needed.
+
+        Args:
+            state_dict: with numbers or names for the parameters.
+            strict: True: raise where a name is missing or unexpected, a shape is another, or the
+                options of one group have several values. False: load what fits, by name. Missing
+                parameters and those of another shape then start fresh, a group keeps its own
+                options where there are several.
+            rename: from names in the state dict to names here: a dict, or a function.
+
+        Returns:
+            What fitted and what did not.
 
         Raises:
-            TypeError: not a state dict.
-            ValueError: other groups or parameters, an option missing or out of range, a state
-                missing, unknown or of another shape.
-        """
-        for before in self._optimizer_load_state_dict_pre_hooks.values():
-            changed = before(self, cast(dict[str, Any], state_dict))
-            if changed is not None:
-                state_dict = changed
-        groups, state = self._unpack(state_dict)
-        self.__setstate__({"state": state, "param_groups": groups})
-        for after in self._optimizer_load_state_dict_post_hooks.values():
-            after(self)
+            TypeError: not a state dict; ``rename`` gives no names.
+            ValueError: it does not fit; by order: other groups or parameters; an option missing or
+                out of range; a state missing, unknown or of another kind; ``rename`` without names.
 
-    def _unpack(self, saved: Mapping[str, Any]) -> tuple[checkpoint.Groups, checkpoint.State]:
-        """Groups and state from a state dict, or an exception; changes nothing."""
-        return checkpoint.unpack(self, saved)
+        >>> from thalweg import optim
+        >>> layers = torch.nn.ModuleDict({"a": torch.nn.Linear(2, 1), "b": torch.nn.Linear(2, 1)})
+        >>> saved = optim.SGD(layers.named_parameters(), lr=0.5).state_dict()
+        >>> optimizer = optim.SGD(reversed(list(layers.named_parameters())), lr=0.1)
+        >>> print(optimizer.load_state_dict(saved))
+        loaded: b.bias, b.weight, a.bias, a.weight
+        >>> optimizer.param_groups[0]["lr"]
+        0.5
+        """
+        pending = state_dicts.prepare(self, state_dict, strict=strict, rename=rename)
+        pending.commit()
+        return pending.report
+
+    def checked_states(
+        self,
+        saved: state_dicts.Saved,
+        matched: state_dicts.Match,
+        groups: state_dicts.Groups,
+        misfits: state_dicts.Misfits,
+    ) -> dict[torch.Tensor, state_dicts.Entry]:
+        """The states that a state dict brings for each parameter; changes nothing.
+
+        Args:
+            saved: the state dict.
+            matched: which of its entries belongs to which parameter.
+            groups: as they will be.
+            misfits: takes note of what does not fit.
+        """
+        return state_dicts.checked_states(self, saved, matched, groups, misfits)
+
+    def forget_engine(self) -> None:
+        """Drop what the engine keeps from step to step; the next step makes it anew."""
+        self.__dict__.pop("_engine_", None)
 
     def state_names(
         self, options: Mapping[str, Any], present: Mapping[str, Any]
@@ -452,7 +538,7 @@ class Optimizer(torch.optim.Optimizer):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         rest = dict(state)
-        self.__dict__.pop("_engine_", None)
+        self.forget_engine()
         if "state" in rest:
             self.state = rest.pop("state")
         super().__setstate__(rest)

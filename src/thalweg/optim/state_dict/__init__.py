@@ -1,0 +1,42 @@
+"""State dicts of optimizers, in torch's format: packed, matched by order or by name, taken over.
+
+1. ``form``: what an optimizer gives away, and what a state dict must look like.
+2. ``matching``: which entry belongs to which parameter; the report of what does not fit.
+3. ``values``: whether each value fits its parameter.
+4. ``loading``: all checks first, then the change, which nothing can stop half way.
+"""
+
+from thalweg.optim.state_dict.form import (
+    Groups,
+    Saved,
+    State,
+    named,
+    names_in,
+    pack,
+    packed,
+    repeated,
+)
+from thalweg.optim.state_dict.loading import Pending, prepare
+from thalweg.optim.state_dict.matching import Match, Rename
+from thalweg.optim.state_dict.report import LoadReport, Misshaped
+from thalweg.optim.state_dict.values import Entry, Misfits, checked_states
+
+__all__ = [
+    "Entry",
+    "Groups",
+    "LoadReport",
+    "Match",
+    "Misfits",
+    "Misshaped",
+    "Pending",
+    "Rename",
+    "Saved",
+    "State",
+    "checked_states",
+    "named",
+    "names_in",
+    "pack",
+    "packed",
+    "prepare",
+    "repeated",
+]

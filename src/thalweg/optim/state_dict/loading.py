@@ -1,0 +1,258 @@
+"""Taking a state dict over: everything is checked and made ready first, then it cannot fail."""
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from thalweg.engine.interrupts import uninterrupted
+from thalweg.engine.layout import is_dense
+from thalweg.optim.state_dict.form import PARAMS, Saved, State, pack, parameters, parse
+from thalweg.optim.state_dict.matching import Match, Rename, match
+from thalweg.optim.state_dict.report import LoadReport
+from thalweg.optim.state_dict.values import (
+    Entry,
+    Misfits,
+    Wanted,
+    check_torchs_states,
+    checked_options,
+)
+
+if TYPE_CHECKING:
+    from thalweg.optim.optimizer import Optimizer
+
+
+class Pending:
+    """A state dict that was checked and only waits to be taken over.
+
+    Attributes:
+        report: what of it fits.
+    """
+
+    def __init__(self, report: LoadReport, commit: Callable[[], None]) -> None:
+        self.report = report
+        self._commit = commit
+
+    def commit(self) -> None:
+        """Take it over, without being interrupted."""
+        self._commit()
+
+
+def prepare(
+    optimizer: torch.optim.Optimizer,
+    state_dict: Any,
+    *,
+    strict: bool = True,
+    rename: Rename | None = None,
+    names: Sequence[str] | None = None,
+) -> Pending:
+    """Check a state dict and make ready what it brings; nothing of the optimizer changes yet.
+
+    Beyond what the optimizer will hold, no memory is used: a state tensor that nobody else refers
+    to is written over when it is taken over; where there is none, or somebody else has it, a new
+    one is made now.
+
+    Args:
+        optimizer: thalweg's or torch's.
+        state_dict: in torch's format, with numbers or names for the parameters.
+        strict: raise where something does not fit; False: take what fits, by name only.
+        rename: from names in the state dict to names here, a dict or a function.
+        names: of an optimizer without names, all groups' parameters in a row.
+
+    Raises:
+        TypeError, ValueError: see :meth:`thalweg.optim.Optimizer.load_state_dict`.
+    """
+    from thalweg.optim.optimizer import Optimizer  # which stands above this
+
+    ours = isinstance(optimizer, Optimizer)
+    if ours:  # torch's class calls them itself
+        for before in optimizer._optimizer_load_state_dict_pre_hooks.values():
+            changed = before(optimizer, state_dict)
+            if changed is not None:
+                state_dict = changed
+    saved = parse(type(optimizer).__name__, state_dict)
+    matched = match(optimizer, saved, rename, names)
+    make_ready: Any = _prepare_ours if ours else _prepare_torchs
+    pending: Pending = make_ready(optimizer, saved, matched, strict)
+    return pending
+
+
+def _prepare_ours(optimizer: "Optimizer", saved: Saved, matched: Match, strict: bool) -> Pending:
+    misfits = Misfits(shapes=list(matched.misshaped))
+    groups = [
+        checked_options(optimizer, k, own, options)
+        for k, (own, options) in enumerate(
+            zip(optimizer.param_groups, matched.options, strict=True)
+        )
+    ]
+    entries = optimizer.checked_states(saved, matched, groups, misfits)
+    report = _report(optimizer, saved, matched, misfits, strict)
+    # What it keeps beside refers to the states, and is made anew by the next step anyway.
+    optimizer.forget_engine()
+    written: list[tuple[torch.Tensor, torch.Tensor]] = []
+    state: State = {p: _ready(optimizer, p, entry, written) for p, entry in entries.items()}
+    keys = set(saved.all_keys)
+    state.update((key, value) for key, value in saved.state.items() if key not in keys)
+
+    def commit() -> None:
+        with uninterrupted():
+            with torch.no_grad():
+                for target, values in written:
+                    target.copy_(values)
+            optimizer.__setstate__({"state": state, "param_groups": groups})
+        for after in optimizer._optimizer_load_state_dict_post_hooks.values():
+            after(optimizer)
+
+    return Pending(report, commit)
+
+
+def _prepare_torchs(
+    optimizer: torch.optim.Optimizer, saved: Saved, matched: Match, strict: bool
+) -> Pending:
+    """As torch's own class takes it: its numbers, its groups."""
+    misfits = Misfits(shapes=list(matched.misshaped))
+    check_torchs_states(optimizer, saved, matched, misfits)
+    report = _report(optimizer, saved, matched, misfits, strict)
+    own = pack(optimizer.param_groups, {})["param_groups"]
+    numbers = dict(
+        zip(map(id, parameters(optimizer)), (n for g in own for n in g[PARAMS]), strict=True)
+    )
+    fitting = set(report.loaded)
+    state = {
+        numbers[id(place.param)]: saved.state[place.key]
+        for place in matched.places
+        if place.label in fitting and place.key in saved.state
+    }
+    groups = [
+        group if options is None else {**options, PARAMS: group[PARAMS]}
+        for group, options in zip(own, matched.options, strict=True)
+    ]
+
+    def commit() -> None:
+        with uninterrupted():
+            optimizer.load_state_dict({"state": state, "param_groups": groups})
+
+    return Pending(report, commit)
+
+
+def _report(
+    optimizer: torch.optim.Optimizer,
+    saved: Saved,
+    matched: Match,
+    misfits: Misfits,
+    strict: bool,
+) -> LoadReport:
+    """The report, or a ValueError with all of it where something does not fit and must."""
+    keys = set(saved.all_keys)
+    misfits.wrong += [
+        f"the state dict has a state for parameter {key!r}, which no group holds"
+        for key in saved.state
+        # Any other key is of something that belongs to no parameter, and is kept as it is.
+        if key not in keys and isinstance(key, (int, *{type(key) for key in keys}))
+    ]
+    misshaped = {each.name for each in misfits.shapes}
+    report = LoadReport(
+        loaded=tuple(
+            place.label
+            for place in matched.places
+            if place.key is not None and place.label not in misshaped
+        ),
+        missing=tuple(matched.missing),
+        unexpected=tuple(matched.unexpected),
+        misshaped=tuple(misfits.shapes),
+        kept=tuple(matched.kept),
+        other=tuple(misfits.dropped),
+    )
+    optional = matched.by_name and not strict
+    if misfits.wrong or not (report.complete or optional):
+        lines = [*report.misfits, *misfits.wrong]
+        text = "".join(f"\n  {line}" for line in lines) if len(lines) > 1 else f" {lines[0]}"
+        remedy = "" if misfits.wrong or not matched.by_name else _remedy(report)
+        name = type(optimizer).__name__
+        raise ValueError(f"{name}: the state dict does not fit:{text}{remedy}")
+    return report
+
+
+def _remedy(report: LoadReport) -> str:
+    return _common_prefix(report.missing, report.unexpected) or (
+        "\nPass strict=False to load what fits and get this as a report, or rename={...}"
+    )
+
+
+def _common_prefix(missing: Sequence[str], unexpected: Sequence[str]) -> str:
+    """A hint, where all names of one side are those of the other with something in front."""
+    for here, there, hint in (
+        (missing, unexpected, "lambda name: name.removeprefix({!r})"),
+        (unexpected, missing, "lambda name: {!r} + name"),
+    ):
+        if here and len(here) == len(there) and there[0].endswith(here[0]):
+            prefix = there[0].removesuffix(here[0])
+            if {prefix + name for name in here} == set(there):
+                return f"\nThe names differ by {prefix!r}: pass rename={hint.format(prefix)}"
+    return ""
+
+
+def _ready(
+    optimizer: "Optimizer",
+    p: torch.Tensor,
+    entry: Entry,
+    written: list[tuple[torch.Tensor, torch.Tensor]],
+) -> dict[str, Any]:
+    """A parameter's states: own tensors, which ``written`` says are to be overwritten, or new."""
+    own: Mapping[str, Any] = optimizer.state.get(p, {})
+    states: dict[str, Any] = {}
+    for name, wanted in entry.items():
+        if not isinstance(wanted, Wanted):
+            states[name] = wanted
+        elif own.get(name) is wanted.values and _serves(own[name], p, wanted.dtype):
+            states[name] = own[name]  # it is its own state dict
+        elif _only_ours(own, name) and _serves(own[name], p, wanted.dtype):
+            states[name] = own[name]
+            written.append((own[name], wanted.values))
+        else:
+            states[name] = _laid_out_like(p, wanted)
+    return states
+
+
+def _laid_out_like(p: torch.Tensor, wanted: Wanted) -> torch.Tensor:
+    values = wanted.values
+    if values.layout is not torch.strided:
+        values = values.to_dense()  # torch's SGD keeps a sparse momentum_buffer
+    like = torch.empty_like(p.detach(), dtype=wanted.dtype, memory_format=torch.preserve_format)
+    return like.copy_(values)
+
+
+def _serves(tensor: torch.Tensor, p: torch.Tensor, dtype: torch.dtype) -> bool:
+    """Whether a state tensor is of the kind that a new one would be."""
+    return (
+        type(tensor) is torch.Tensor
+        and tensor.dtype is dtype
+        and tensor.device == p.device
+        and tensor.layout is torch.strided
+        and tensor.stride() == p.stride()
+        and is_dense(p)
+    )
+
+
+def _references(states: Mapping[str, Any], name: str) -> tuple[int, int]:
+    """How many refer to a tensor, and to its memory."""
+    storage = states[name].untyped_storage()
+    count: Callable[[int], int] = torch._C._storage_Use_Count
+    return sys.getrefcount(states[name]), count(storage._cdata)
+
+
+_ALONE = _references({"state": torch.zeros(1)}, "state")
+
+
+def _only_ours(states: Mapping[str, Any], name: str) -> bool:
+    """Whether nobody else would notice that a state tensor is written over.
+
+    ``state_dict()`` gives away the optimizer's own tensors. A dict that is kept must stay what it
+    is when another one is loaded, as with torch, which puts new tensors in place of the old.
+    """
+    if type(states.get(name)) is not torch.Tensor or states[name].layout is not torch.strided:
+        return False
+    return _references(states, name) == _ALONE and not (
+        states[name].requires_grad or states[name].is_shared() or states[name].is_inference()
+    )

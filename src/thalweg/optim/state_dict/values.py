@@ -1,0 +1,196 @@
+"""Whether the values of a state dict fit an optimizer that is given by a rule; nothing changes."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from thalweg.optim.state_dict.form import NAMES, PARAMS, Saved
+from thalweg.optim.state_dict.matching import Match, Place
+from thalweg.optim.state_dict.report import Misshaped
+from thalweg.rule.compose import AVERAGE_OPTIONS
+
+if TYPE_CHECKING:
+    from thalweg.optim.optimizer import Optimizer
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A state tensor that a parameter shall have: these values in this dtype, in its layout."""
+
+    values: torch.Tensor
+    dtype: torch.dtype
+
+
+Entry = dict[str, Any]  # states by name: each a Wanted, or what it shall be
+
+
+@dataclass
+class Misfits:
+    """What does not fit, gathered so that all of it can be told at once.
+
+    Attributes:
+        shapes: parameters and states of another shape.
+        dropped: states that are of no use without what is missing, and what happens instead.
+        wrong: what can never be loaded.
+    """
+
+    shapes: list[Misshaped] = field(default_factory=list)
+    dropped: list[str] = field(default_factory=list)
+    wrong: list[str] = field(default_factory=list)
+
+
+def checked_options(
+    optimizer: "Optimizer", k: int, own: Mapping[str, Any], saved: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """A group with its saved options, copied; with its own where the state dict has none for it.
+
+    Switches that an older or torch's checkpoint lacks keep their value.
+
+    Raises:
+        ValueError, TypeError: an option is missing or wrong.
+    """
+    if saved is None:
+        return dict(own)
+    name = type(optimizer).__name__
+    if not optimizer.carries_average and all(option in saved for option in AVERAGE_OPTIONS):
+        raise ValueError(
+            f"{name}: group {k} of the state dict carries an average, the optimizer none; attach "
+            "one first, CarriedAverage(optimizer, ...)"
+        )
+    group = {**deepcopy(dict(saved)), PARAMS: own[PARAMS]}
+    if NAMES in own:
+        group[NAMES] = own[NAMES]
+    for key, default in optimizer.defaults.items():
+        if key in group:
+            continue
+        if default is None or isinstance(default, bool):
+            group[key] = own[key]
+        elif optimizer.carries_average and key in AVERAGE_OPTIONS:
+            raise ValueError(
+                f"{name}: group {k} of the state dict carries no average, the optimizer does; load "
+                "it into an optimizer without one and attach CarriedAverage after that"
+            )
+        else:
+            raise ValueError(
+                f"{name}: group {k} of the state dict lacks the option {key!r}; it has "
+                f"{sorted(map(str, saved))}. Is it another optimizer's?"
+            )
+    optimizer.check_options(group)
+    return group
+
+
+def checked_states(
+    optimizer: "Optimizer",
+    saved: Saved,
+    matched: Match,
+    groups: Sequence[Mapping[str, Any]],
+    misfits: Misfits,
+) -> dict[torch.Tensor, Entry]:
+    """The states of each parameter that has some in the state dict and fits."""
+    entries: dict[torch.Tensor, Entry] = {}
+    for place in with_state(saved, matched):
+        group = groups[place.group]
+        entry = checked_entry(optimizer, place, group, saved.state[place.key], misfits)
+        if entry is not None:
+            entries[place.param] = entry
+    return entries
+
+
+def with_state(saved: Saved, matched: Match) -> Iterator[Place]:
+    """The parameters of the right shape that have an entry."""
+    misshaped = {each.name for each in matched.misshaped}
+    for place in matched.places:
+        if place.key in saved.state and place.label not in misshaped:
+            yield place
+
+
+def check_torchs_states(
+    optimizer: torch.optim.Optimizer, saved: Saved, matched: Match, misfits: Misfits
+) -> None:
+    """Note the states of another shape, as torch's own classes take any.
+
+    Only where it is known that states have their parameter's shape: of the classes that have a
+    counterpart here which is given by a rule.
+    """
+    from thalweg import optim  # which stands above this
+
+    name = type(optimizer).__name__
+    has_rule = hasattr(getattr(optim, name, None), "rule")
+    if getattr(torch.optim, name, None) is not type(optimizer) or not has_rule:
+        return
+    for place in with_state(saved, matched):
+        entry = saved.state[place.key]
+        for key, value in entry.items() if isinstance(entry, Mapping) else ():
+            own = tuple(place.param.shape)
+            if isinstance(value, torch.Tensor) and value.numel() != 1 and value.shape != own:
+                misfits.shapes.append(Misshaped(place.label, key, tuple(value.shape), own))
+
+
+def checked_entry(
+    optimizer: "Optimizer", place: Place, group: Mapping[str, Any], entry: Any, misfits: Misfits
+) -> Entry | None:
+    """The states of one parameter; None, and a note in ``misfits``, where they do not fit it."""
+    if not isinstance(entry, Mapping):
+        misfits.wrong.append(f"{place.label}: its state must be a dict, got {type(entry).__name__}")
+        return None
+    # torch's SGD saves momentum_buffer as None where it has none yet.
+    present = {key: value for key, value in entry.items() if value is not None}
+    if not present:
+        return {}
+    needed, known = optimizer.state_names(group, present)
+    wrong = [
+        f"{place.label}: the state dict has {key!r}, which is no state of this optimizer "
+        f"({', '.join(known)}). Is it another optimizer's?"
+        for key in present
+        if key not in known
+    ]
+    wrong += [
+        f"{place.label}: the state dict lacks the state {key!r}"
+        for key in needed
+        if key not in present
+    ]
+    found: Entry = {}
+    shapes = []
+    for key, value in present.items():
+        if key not in known:
+            continue
+        if key not in optimizer.carried_rule.tensor_states:
+            found[key], problem = _number(key, value)
+        elif isinstance(value, torch.Tensor) and value.shape != place.param.shape:
+            own = tuple(place.param.shape)
+            shapes.append(Misshaped(place.label, key, tuple(value.shape), own))
+            continue
+        else:
+            found[key], problem = _wanted(optimizer, place.param, group, key, value)
+        if problem:
+            wrong.append(f"{place.label}: state {key!r} {problem}")
+    misfits.shapes += shapes
+    misfits.wrong += wrong
+    return None if shapes or wrong else found
+
+
+def _number(key: str, value: Any) -> tuple[Any, str]:
+    try:
+        number = float(value)
+    except (TypeError, ValueError, RuntimeError):
+        return None, f"must be one number, got {value!r:.200}"
+    if key == "step" and not (number >= 0 and math.isfinite(number)):
+        return None, f"must be a number of updates, finite and >= 0, got {number}"
+    return torch.tensor(number, dtype=torch.float64), ""
+
+
+def _wanted(
+    optimizer: "Optimizer", p: torch.Tensor, group: Mapping[str, Any], key: str, value: Any
+) -> tuple[Any, str]:
+    if not isinstance(value, torch.Tensor):
+        return None, f"must be a tensor, got {type(value).__name__}"
+    if not (value.is_floating_point() or value.is_complex()) or (
+        value.is_complex() and not p.is_complex()
+    ):
+        return None, f"is {value.dtype}, the parameter {p.dtype}"
+    asked = optimizer.carried_rule.states[key].stored_dtype(group, p.dtype)
+    return Wanted(value.detach(), asked or torch.promote_types(value.dtype, p.dtype)), ""
