@@ -13,13 +13,16 @@ ROOT = Path(thalweg.__file__).parent
 
 # Lowest first: a folder may import those above it in this list and itself, nothing else of ours.
 LAYERS = [
-    *("names", "ranges", "rule", "schedules", "engine", "losses", "optim"),
+    *("names", "ranges", "files", "rule", "schedules", "engine", "losses", "optim", "checkpoint"),
     *("page", "range_test", "landscape", "race", "cli"),
 ]
 OUTSIDE = ("__init__", "__main__")  # the package's own front doors
 
 MODULES = sorted(ROOT.rglob("*.py"))
-HEAVY = ["numba", "triton", "typer", "rich", "sklearn", "matplotlib", "plotly"]
+HEAVY = [
+    *("numba", "triton", "typer", "rich", "sklearn", "matplotlib", "plotly"),
+    *("safetensors", "xxhash"),
+]
 
 
 def module_name(path: Path) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from thalweg.files import write_whole
 from thalweg.landscape.contours import Relief
 from thalweg.landscape.pictures import (
     HIGH,
@@ -20,7 +21,7 @@ from thalweg.landscape.pictures import (
 )
 from thalweg.landscape.surfaces import Surface
 from thalweg.landscape.trajectory import Trajectory
-from thalweg.page import colours_of, needs, styles_of, write_whole
+from thalweg.page import colours_of, needs, styles_of
 from thalweg.page.figures import BACK, INK, MUTED, blank, style
 from thalweg.ranges import Range, integer, number
 

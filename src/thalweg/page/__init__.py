@@ -2,7 +2,6 @@
 
 from thalweg.page.colours import colours_of, dashes_of, styles_of
 from thalweg.page.extras import needs
-from thalweg.page.files import write_whole
 from thalweg.page.page import Page
 from thalweg.page.parts import Animation, Chart, Code, Part, Row, Section, Table, Text, Track
 
@@ -21,5 +20,4 @@ __all__ = [
     "dashes_of",
     "needs",
     "styles_of",
-    "write_whole",
 ]

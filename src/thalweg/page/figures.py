@@ -6,8 +6,8 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from thalweg.files import write_whole
 from thalweg.page.extras import needs
-from thalweg.page.files import write_whole
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

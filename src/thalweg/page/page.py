@@ -7,8 +7,8 @@ from html import escape
 from importlib.resources import files
 from pathlib import Path
 
+from thalweg.files import write_whole
 from thalweg.page.extras import needs
-from thalweg.page.files import write_whole
 from thalweg.page.parts import Part, Row, Section
 from thalweg.page.render import Renderer, paragraphs
 

@@ -5,7 +5,7 @@ from contextlib import suppress
 from itertools import count
 from pathlib import Path
 
-from thalweg.page.files import beside, write_whole
+from thalweg.files import beside, write_whole
 from thalweg.race.result import Result
 
 NAME = "race.json"
