@@ -5,9 +5,12 @@ import _signal  # type: ignore[import-not-found]
 import sys
 import threading
 from _thread import get_ident
+from collections.abc import Callable
 from signal import SIGINT
 from types import FrameType, TracebackType
-from typing import Any
+from typing import Any, Self, TypeVar
+
+Result = TypeVar("Result")
 
 _SIGINT = int(SIGINT)
 
@@ -40,13 +43,13 @@ class uninterrupted:
 
     __slots__ = ("_previous", "_waiting")
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> Self:
         self._previous: Any = None  # nothing to put back
         if get_ident() != threading.main_thread().ident:
-            return
+            return self
         handler = _signal.getsignal(_SIGINT)
         if not callable(handler) or type(handler) is uninterrupted:
-            return
+            return self
         self._waiting = 0
         try:
             # Handles what has come so far, and if that raises, changes nothing.
@@ -55,6 +58,7 @@ class uninterrupted:
             self._put_back(handler)
             raise
         self._previous = handler
+        return self
 
     def __exit__(
         self,
@@ -62,7 +66,7 @@ class uninterrupted:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        handler = self._previous
+        handler, self._previous = self._previous, None
         if handler is None:
             return
         try:
@@ -73,6 +77,17 @@ class uninterrupted:
             raise
         for _ in range(self._waiting):
             handler(_SIGINT, sys._getframe(1))
+
+    def but_for(self, function: Callable[[], Result]) -> Result:
+        """Call a function inside the block that may be interrupted, and return its result.
+
+        What has waited is handled before.
+        """
+        self.__exit__(None, None, None)
+        try:
+            return function()
+        finally:
+            self.__enter__()
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         """Note a signal: this object is the handler meanwhile."""

@@ -13,6 +13,7 @@ from typing import Any, ClassVar, cast
 import torch
 from torch import Tensor
 
+from thalweg.engine.interrupts import uninterrupted
 from thalweg.optim import state_dict as state_dicts
 from thalweg.optim.line_search import Point, strong_wolfe
 from thalweg.optim.optimizer import Closure, Number, Optimizer, Params
@@ -32,6 +33,9 @@ Smaller blocks round less (512: as little as the two-loop recursion) and cost mo
 WIDE_BLOCK = 16384
 """Columns per block of a sum of rows."""
 
+Evaluate = Callable[[], tuple[Any, Tensor]]
+"""Calls the closure; its result, and all gradients as one vector."""
+
 
 class LBFGS(Optimizer):
     """Limited-memory BFGS, for smooth functions that can be evaluated again and again.
@@ -48,6 +52,10 @@ class LBFGS(Optimizer):
     to ``max_iter`` such iterations. It ends early after ``max_eval`` evaluations, when
     max |g| <= ``tolerance_grad``, or when g . d > -c, max |t d| <= c or the loss changes by less
     than c, where c is ``tolerance_change``.
+
+    A step is made whole or not at all: where the closure raises or is interrupted by Ctrl-C, all
+    parameters go back to where the step began, bit for bit, and the state stays as it was, so that
+    the next step is the one that this would have been. Gradients are left as the closure left them.
 
     Args:
         params: the parameters, in one group (n numbers in all; a complex number counts as two).
@@ -144,7 +152,6 @@ class LBFGS(Optimizer):
         """The state: all of it belongs to all parameters, and is kept under the first."""
         return cast(dict[str, Any], self.state[self.param_groups[0]["params"][0]])
 
-    @torch.no_grad()
     def _step(self, closure: Closure | None) -> Any:
         if not callable(closure):
             raise TypeError(
@@ -154,29 +161,45 @@ class LBFGS(Optimizer):
         (group,) = self.param_groups
         self.check_options(group)
         params: list[Tensor] = group["params"]
+        # Only the closure may be interrupted: whatever it raises, all that follows is done.
+        with torch.no_grad(), uninterrupted() as shield:
+            origin = [p.clone() for p in params]
+
+            def evaluate() -> tuple[Any, Tensor]:
+                with torch.enable_grad():
+                    result = shield.but_for(closure)
+                return result, flat_gradient(params)
+
+            try:
+                return self._iterate(group, params, evaluate)
+            except BaseException:
+                with uninterrupted():
+                    for p, start in zip(params, origin, strict=True):
+                        p.copy_(start)
+                    if self._history is not None:
+                        self._history.undo()
+                raise
+
+    def _iterate(self, group: dict[str, Any], params: list[Tensor], evaluate: Evaluate) -> Any:
+        """Make the iterations of one step; only its end writes to the state."""
         lr = float(group["lr"])
         max_iter, max_eval = group["max_iter"], group["max_eval"]
         tolerance_grad, tolerance_change = group["tolerance_grad"], group["tolerance_change"]
-        state = self._entry
-        state.setdefault("func_evals", 0)
-        state.setdefault("n_iter", 0)
-
-        def evaluate() -> tuple[Any, Tensor]:
-            with torch.enable_grad():
-                result = closure()
-            return result, flat_gradient(params)
+        state = self.state.get(params[0], {})
+        iterations = state.get("n_iter", 0)
+        before = state.get("func_evals", 0)
 
         result, gradient = evaluate()
         loss, evaluations = float(result), 1
-        state["func_evals"] += 1
         if gradient.abs().max() <= tolerance_grad:
+            self._entry.update(func_evals=before + 1, n_iter=iterations)
             return result
 
         history = self._restored_history(gradient, group["history_size"])
         d, t = state.get("d"), float(state.get("t") or 0.0)
         previous, previous_loss = state.get("prev_flat_grad"), state.get("prev_loss")
         for iteration in range(1, max_iter + 1):
-            state["n_iter"] += 1
+            iterations += 1
             if d is None or previous is None:
                 d, t = -gradient, min(1.0, float(1.0 / gradient.abs().sum())) * lr
             else:
@@ -199,7 +222,6 @@ class LBFGS(Optimizer):
                     trial, gradient = evaluate()
                     loss, used = float(trial), 1
             evaluations += used
-            state["func_evals"] += used
 
             if (
                 evaluations >= max_eval
@@ -209,14 +231,18 @@ class LBFGS(Optimizer):
             ):
                 break
 
-        state.update(d=d, t=t, prev_flat_grad=previous, prev_loss=previous_loss)
-        state.update(history.state())
+        self._entry.update(
+            func_evals=before + evaluations, n_iter=iterations,
+            d=d, t=t, prev_flat_grad=previous, prev_loss=previous_loss, **history.state(),
+        )  # fmt: skip
+        history.begin()
         return result
 
     def _restored_history(self, like: Tensor, size: int) -> "History":
         """The history that the state's lists belong to, made from them where they were replaced."""
         history = self._history
-        steps, changes = (self._entry.get(name) or [] for name in ("old_stps", "old_dirs"))
+        state = self.state.get(self.param_groups[0]["params"][0], {})
+        steps, changes = (state.get(name) or [] for name in ("old_stps", "old_dirs"))
         if history is None or not history.holds(steps, changes, like, size):
             history = self._history = History(size, like, steps, changes)
         return history
@@ -300,6 +326,24 @@ class History:
             self.sy[:kept, :kept] += products(s_part, y_part)
             self.yy[:kept, :kept] += products(y_part, y_part)
         self.al = torch.empty(0, dtype=torch.float64)  # the first loop's coefficients
+        self.begin()
+
+    def begin(self) -> None:
+        """Let :meth:`undo` lead back to here. Costs a copy of each pair that is overwritten."""
+        self._overwritten: dict[int, tuple[Tensor, Tensor]] = {}
+        self._before: dict[str, Any] = {
+            "s": self.s, "y": self.y, "sy": self.sy.clone(), "yy": self.yy.clone(), "al": self.al,
+            "order": self.order.copy(), "spare": self.spare,
+        }  # fmt: skip
+        self._views = self.steps.copy(), self.changes.copy()
+
+    def undo(self) -> None:
+        """Go back to the pairs as they were at :meth:`begin`, bit for bit."""
+        vars(self).update(self._before)
+        self.steps[:], self.changes[:] = self._views  # the state holds these very lists
+        for row, (s, y) in self._overwritten.items():
+            self.s[row], self.y[row] = s, y
+        self.begin()
 
     def holds(self, steps: list[Tensor], changes: list[Tensor], like: Tensor, size: int) -> bool:
         same_lists = steps is self.steps and changes is self.changes
@@ -312,6 +356,8 @@ class History:
         if self.spare == len(self.s):
             self._grow()
         row, used = self.spare, len(self.order) + 1
+        if row in self._before["order"] and row not in self._overwritten:
+            self._overwritten[row] = self.s[row].clone(), self.y[row].clone()
         s = torch.mul(d, t, out=self.s[row])
         y = torch.sub(gradient, previous, out=self.y[row])
         both = torch.stack((gradient, y))
@@ -423,7 +469,7 @@ def combination(weights: Tensor, rows: Tensor) -> Tensor:
 
 
 def search_along(
-    evaluate: Callable[[], tuple[Any, Tensor]],
+    evaluate: Evaluate,
     params: list[Tensor],
     d: Tensor,
     t: float,
