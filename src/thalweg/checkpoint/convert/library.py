@@ -51,6 +51,9 @@ class Named(dict[str, Any]):
         )
 
 
+# In place of a value that the saved options do not tell: the optimizer's own is kept.
+ABSENT: Any = object()
+
 # Why a group cannot be converted, or None.
 Refusal = Callable[[Group], str | None]
 
@@ -204,7 +207,11 @@ def _option(name: str) -> Callable[[Options], Any]:
 
 def always(**values: Any) -> dict[str, Callable[[Options], Any]]:
     """Options here that the rule there has without an option of its own."""
-    return {name: lambda options, value=value: value for name, value in values.items()}
+    return {name: _constant(value) for name, value in values.items()}
+
+
+def _constant(value: Any) -> Callable[[Options], Any]:
+    return lambda options: value
 
 
 def unless_off(name: str, why: str) -> Refusal:
