@@ -2,9 +2,9 @@
 
 Every reader of safetensors can read the tensors. Two texts stand in the header's ``__metadata__``:
 
-- ``thalweg``: JSON, ``{"format": 1, "versions": {library: version}, "saved": time, "parts": {name:
-  tree}, "tensors": {name: [dtype, shape, digest]}}``. Trees are those of
-  :mod:`thalweg.checkpoint.tree`; the time is ISO 8601, UTC;
+- ``thalweg``: JSON, ``{"format": 1, "versions": {library: version}, "saved": time, "kinds": {part:
+  kind}, "parts": {part: tree}, "tensors": {name: [dtype, shape, digest]}}``. Trees are those of
+  :mod:`thalweg.checkpoint.tree`, kinds those of :data:`KINDS`; the time is ISO 8601, UTC;
 - ``digest``: of that text.
 
 What safetensors' own part of the header says of a tensor must be what the text says, so that no bit
@@ -36,6 +36,11 @@ from thalweg.checkpoint import tree
 from thalweg.files import replacing
 
 FORMAT = 1
+# What a part was before it became data.
+DATA, MODULE, OPTIMIZER, GENERATOR, OBJECT = KINDS = (
+    "data", "module", "optimizer", "generator", "object",
+)  # fmt: skip
+RANDOM_STATE = "_random_state"  # the part that save() adds itself
 _TEXT, _DIGEST = "thalweg", "digest"
 _BEGIN = '{"format":'
 _CHUNK = 1 << 20  # bytes that are hashed and written at a time: they stay in the cache between
@@ -60,7 +65,11 @@ class Entry:
     digest: str
 
 
-def write(path: str | os.PathLike[str], parts: Mapping[str, Any]) -> Path:
+def write(
+    path: str | os.PathLike[str],
+    parts: Mapping[str, Any],
+    kinds: Mapping[str, str] | None = None,
+) -> Path:
     """Write a file with these parts, whole or not at all.
 
     Tensors are written one after the other; those that are not on the CPU or not contiguous are
@@ -69,6 +78,7 @@ def write(path: str | os.PathLike[str], parts: Mapping[str, Any]) -> Path:
     Args:
         path: of the file; an existing one is replaced when the new one is safe on the disk.
         parts: name: nested data.
+        kinds: name: what the part was, one of :data:`KINDS`; "data" where nothing is told.
 
     Raises:
         TypeError: something cannot be saved; the message says where it is.
@@ -76,12 +86,15 @@ def write(path: str | os.PathLike[str], parts: Mapping[str, Any]) -> Path:
         OSError: the file cannot be written. What was there before still is.
     """
     flat = tree.Flat()
-    trees = {name: tree.encode(name, data, flat) for name, data in parts.items()}
+    told = {
+        "kinds": {name: (kinds or {}).get(name, DATA) for name in parts},
+        "parts": {name: tree.encode(name, data, flat) for name, data in parts.items()},
+    }
     # Safetensors allows no holes: with the large numbers first, each tensor is aligned.
     names = sorted(flat.tensors, key=lambda name: -flat.tensors[name].dtype.itemsize)
     entries = {name: _entry(flat.tensors[name]) for name in names}
     saved = datetime.now(UTC).isoformat()
-    space = len(_header(trees, entries, saved))
+    space = len(_header(told, entries, saved))
     if space > _LARGEST_HEADER:
         raise ValueError(
             f"checkpoint: {os.fspath(path)}: plain data and names take {space / 1e6:.0f} MB as "
@@ -98,7 +111,7 @@ def write(path: str | os.PathLike[str], parts: Mapping[str, Any]) -> Path:
                 file.write(chunk)
             entries[name] = Entry(entries[name].dtype, entries[name].shape, digest.hexdigest())
         file.seek(0)
-        file.write(_header(trees, entries, saved))
+        file.write(_header(told, entries, saved))
     return Path(path)
 
 
@@ -116,7 +129,7 @@ def _size(entry: Entry) -> int:
     return size
 
 
-def _header(trees: Any, entries: Mapping[str, Entry], saved: str) -> bytes:
+def _header(told: Mapping[str, Any], entries: Mapping[str, Entry], saved: str) -> bytes:
     """What comes before the tensors; as long with any digests."""
     text = json.dumps(
         {
@@ -126,7 +139,7 @@ def _header(trees: Any, entries: Mapping[str, Entry], saved: str) -> bytes:
                 "python": platform.python_version(),
             },
             "saved": saved,
-            "parts": trees,
+            **told,
             "tensors": {name: [e.dtype, e.shape, e.digest] for name, e in entries.items()},
         },
         separators=(",", ":"),
@@ -165,6 +178,7 @@ class Container:
         path: of the file.
         saved: when it was written; UTC.
         versions: library: version that wrote it.
+        kinds: part: what it was, one of :data:`KINDS`.
         trees: part: its form, see :mod:`thalweg.checkpoint.tree`.
         entries: tensor's name: what the header says of it.
     """
@@ -182,12 +196,16 @@ class Container:
         self.saved = _time(path, header.get("saved"))
         self.versions: dict[str, str] = header.get("versions")  # type: ignore[assignment]
         self.trees: dict[str, Any] = header.get("parts")  # type: ignore[assignment]
+        self.kinds: dict[str, str] = header.get("kinds")  # type: ignore[assignment]
         entries = header.get("tensors")
         if (
             number != FORMAT
             or not isinstance(self.versions, dict)
             or not all(isinstance(version, str) for version in self.versions.values())
             or not isinstance(self.trees, dict)
+            or not isinstance(self.kinds, dict)
+            or self.kinds.keys() != self.trees.keys()
+            or not all(kind in KINDS for kind in self.kinds.values())
             or not isinstance(entries, dict)
         ):
             raise broken(path, "the header is not one of a checkpoint")
@@ -280,6 +298,12 @@ def opened(path: str | os.PathLike[str]) -> Iterator[Container | None]:
         if text is None or _digest(text.encode()) != digest:
             raise broken(target, "the header does not have its digest: it is damaged")
         yield Container(target, file, text)
+
+
+def plain_tensors(path: Path) -> dict[str, Tensor]:
+    """All tensors of a safetensors file, views of it."""
+    with _as_checkpoint_error(path), safetensors.safe_open(path, framework="pt") as file:
+        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no dict
 
 
 def check_file(path: Path) -> None:
