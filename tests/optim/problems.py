@@ -503,3 +503,15 @@ def snapshot(optimizer: torch.optim.Optimizer) -> Any:
         ],
         [[id(p) for p in group["params"]] for group in optimizer.param_groups],
     ]
+
+
+def assert_refused(optimizer: Any, state_dict: Any, words: tuple[str, ...] = ()) -> None:
+    """Loading raises, names what does not fit, and changes neither side."""
+    before = snapshot(optimizer)
+    given = bits(state_dict) if isinstance(state_dict, dict) else None
+    with pytest.raises((ValueError, KeyError, TypeError)) as caught:
+        optimizer.load_state_dict(state_dict)
+    assert snapshot(optimizer) == before, "a refused load changed the optimizer"
+    assert given is None or bits(state_dict) == given, "a refused load changed its argument"
+    for word in words:
+        assert word in str(caught.value)

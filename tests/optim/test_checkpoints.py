@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import io
 import itertools
 import pickle
 from collections.abc import Callable
@@ -23,6 +22,7 @@ from tests.optim.problems import (
     Run,
     advance,
     assert_as_close,
+    assert_refused,
     assert_same_layout,
     bits,
     exact_run,
@@ -31,6 +31,7 @@ from tests.optim.problems import (
     torch_run,
     torchs_sparse_warning,
 )
+from tests.optim.through import through_a_file
 
 EXCHANGED = [
     *FULLEST,
@@ -38,14 +39,6 @@ EXCHANGED = [
     *(case for case in CASES if str(case) in ("Adam-tensor-betas", "RMSprop-centered-alone")),
 ]
 GIVEN = Problem(torch.float32, seed=4, steps=14)
-
-
-def through_a_file(state_dict: dict[str, Any]) -> dict[str, Any]:
-    """What another process reads: no code, and no memory shared with the writer."""
-    buffer = io.BytesIO()
-    torch.save(state_dict, buffer)
-    buffer.seek(0)
-    return torch.load(buffer, weights_only=True)
 
 
 def handed_over(first: Any, second: Any, case: Case) -> Run:
@@ -328,17 +321,6 @@ REFUSED: dict[str, tuple[Callable[[dict[str, Any]], Any], tuple[str, ...]]] = {
     "two steps": (spoil("state/0/step", torch.ones(2)), (FIRST, "step")),
     "step a string": (spoil("state/0/step", "two"), (FIRST, "step")),
 }  # fmt: skip
-
-
-def assert_refused(optimizer: Any, state_dict: Any, words: tuple[str, ...] = ()) -> None:
-    before = snapshot(optimizer)
-    given = bits(state_dict) if isinstance(state_dict, dict) else None
-    with pytest.raises((ValueError, KeyError, TypeError)) as caught:
-        optimizer.load_state_dict(state_dict)
-    assert snapshot(optimizer) == before, "a refused load changed the optimizer"
-    assert given is None or bits(state_dict) == given, "a refused load changed its argument"
-    for word in words:
-        assert word in str(caught.value)
 
 
 @pytest.mark.parametrize("reason", REFUSED)

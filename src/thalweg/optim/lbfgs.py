@@ -18,7 +18,7 @@ from thalweg.optim import state_dict as state_dicts
 from thalweg.optim.line_search import Point, strong_wolfe
 from thalweg.optim.optimizer import Closure, Number, Optimizer, Params
 from thalweg.optim.ranges import Ranges
-from thalweg.ranges import NON_NEGATIVE, Range
+from thalweg.ranges import ANY, AT_LEAST_ONE, NON_NEGATIVE, integer
 
 CURVATURE = 1e-10
 """A pair with s . y below this is left out: the matrix would lose positive definiteness."""
@@ -99,7 +99,12 @@ class LBFGS(Optimizer):
     [1.0, 1.0]
     """
 
-    ranges: ClassVar[Ranges] = {"lr": NON_NEGATIVE, "history_size": Range(1)}
+    ranges: ClassVar[Ranges] = {
+        "lr": NON_NEGATIVE,
+        "tolerance_grad": ANY,
+        "tolerance_change": ANY,
+        "history_size": AT_LEAST_ONE,
+    }
 
     _history: "History | None" = None  # rebuilt from the state after loading or copying
 
@@ -136,6 +141,8 @@ class LBFGS(Optimizer):
 
     def check_options(self, group: Mapping[str, Any]) -> None:
         super().check_options(group)
+        for name in ("max_iter", "max_eval", "history_size"):
+            integer("LBFGS", name, group[name], flags=False)
         if group["line_search_fn"] not in (None, "strong_wolfe"):
             raise RuntimeError(
                 "LBFGS: line_search_fn must be None or 'strong_wolfe', got "
@@ -269,7 +276,12 @@ class LBFGS(Optimizer):
         """The one entry of all parameters, its vectors in the order that these have here."""
         order = [place.key for place in matched.places]
         keys = list(dict.fromkeys(saved.all_keys))
-        held = [key for key in keys if saved.state.get(key)]
+        held = [
+            key
+            for key in keys
+            if key in saved.state
+            and not (isinstance(entry := saved.state[key], dict) and not entry)
+        ]
         if not held:
             return {}
         if held != keys[:1]:
@@ -566,6 +578,14 @@ def checked_entry(entry: Mapping[str, Any], params: list[Tensor]) -> dict[str, A
     for key in ("func_evals", "n_iter", *(("d", "t", "prev_loss") if began else ())):
         if entry.get(key) is None:
             raise ValueError(f"LBFGS: the saved state lacks {key!r}; save it with state_dict()")
+    for key in ("func_evals", "n_iter"):
+        integer("LBFGS", key, entry[key])
+    for key in ("t", "prev_loss"):  # which may be infinite or NaN by now
+        if entry.get(key) is not None and not state_dicts.is_number(entry[key]):
+            raise ValueError(f"LBFGS: {key} must be one number, got {entry[key]!r:.200}")
+    for key in LISTS:
+        if not (entry.get(key) is None or isinstance(entry[key], list)):
+            raise ValueError(f"LBFGS: {key} must be a list, got {type(entry[key]).__name__}")
     pairs = [entry.get(key) or [] for key in ("old_dirs", "old_stps")]
     if len(pairs[0]) != len(pairs[1]):
         raise ValueError(
@@ -576,8 +596,9 @@ def checked_entry(entry: Mapping[str, Any], params: list[Tensor]) -> dict[str, A
     vectors = [(key, entry[key]) for key in VECTORS if entry.get(key) is not None]
     vectors += [("old_dirs", y) for y in pairs[0]] + [("old_stps", s) for s in pairs[1]]
     for key, vector in vectors:
-        if not isinstance(vector, Tensor) or vector.shape != (n,):
-            got = tuple(vector.shape) if isinstance(vector, Tensor) else type(vector).__name__
+        if not isinstance(vector, Tensor) or vector.shape != (n,) or not vector.is_floating_point():
+            is_tensor = isinstance(vector, Tensor)
+            got = f"{tuple(vector.shape)} of {vector.dtype}" if is_tensor else type(vector).__name__
             raise ValueError(
                 f"LBFGS: {key} must hold the parameters' {n} numbers, shape ({n},), got {got}"
             )

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, cast
 
+import numpy as np
 import torch
 from torch.optim.optimizer import (
     _global_optimizer_post_hooks,
@@ -51,6 +52,12 @@ _GROUP_KEYS = (
     *("initial_lr", "max_lr", "min_lr", "swa_lr", "max_momentum", "base_momentum"),  # schedulers'
 )
 ALIKE = 0.75  # from here on, a key of the user's own is taken for a misspelt option
+
+
+def _is_flag(value: Any) -> bool:
+    """True or False, as such or as a number; None, which is the default of some."""
+    kinds = (bool, int, np.bool_)
+    return value is None or (isinstance(value, kinds) and value in (0, 1))
 
 
 class Optimizer(torch.optim.Optimizer):
@@ -183,6 +190,7 @@ class Optimizer(torch.optim.Optimizer):
             if default is required and name not in group:
                 raise ValueError(f"{self._name}: a parameter group lacks the option {name!r}")
             group.setdefault(name, default)
+        self.flags_as_numbers(group)
         self.check_options(group)
         if len({id(p) for p in group["params"]}) != len(group["params"]):
             warnings.warn(
@@ -282,6 +290,12 @@ class Optimizer(torch.optim.Optimizer):
                 )
         return tensors, [str(entry[0]) for entry in entries] if any(named) else None
 
+    def flags_as_numbers(self, group: dict[str, Any]) -> None:
+        """Make 0 of a ``weight_decay=False``, as torch reckons with it."""
+        for key in self.ranges:
+            if isinstance(group.get(key), bool):
+                group[key] = int(group[key])
+
     def check_options(self, group: Mapping[str, Any]) -> None:
         """Raise for options that are wrong by themselves or together."""
         known = [*self.defaults, *_GROUP_KEYS]
@@ -289,6 +303,14 @@ class Optimizer(torch.optim.Optimizer):
             if key not in known and (hint := nearest(str(key), self.defaults, ALIKE)):
                 raise TypeError(f"{self._name}: a parameter group has the key {key!r}{hint}")
         check_ranges(self._name, group, self.ranges)
+        for key in (
+            *MODES,
+            *(k for k, default in self.defaults.items() if isinstance(default, bool)),
+        ):
+            if key in group and not _is_flag(group[key]):
+                raise TypeError(
+                    f"{self._name}: {key} must be True or False, got {group[key]!r:.200}"
+                )
         if self.carries_average:
             self._check_average_options(group)
         if group.get("fused") and group.get("foreach"):

@@ -51,7 +51,7 @@ def _check_number(owner: str, name: str, value: Any, allowed: Range) -> None:
             )
         if value.device.type == "meta":  # a tensor without values is checked where it has some
             return
-    elif not isinstance(value, (int, float)) and not hasattr(value, "__float__"):
+    elif isinstance(value, bool) or not hasattr(value, "__float__"):
         raise TypeError(f"{owner}: {name} must be a number, got {type(value).__name__} {value!r}")
     if number(value) not in allowed:
         raise ValueError(f"{owner}: {name} must be {allowed}, got {value}")

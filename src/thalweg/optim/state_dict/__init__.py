@@ -19,7 +19,7 @@ from thalweg.optim.state_dict.form import (
 from thalweg.optim.state_dict.loading import Pending, prepare
 from thalweg.optim.state_dict.matching import Match, Rename
 from thalweg.optim.state_dict.report import LoadReport, Misshaped
-from thalweg.optim.state_dict.values import Entry, Misfits, checked_states
+from thalweg.optim.state_dict.values import Entry, Misfits, checked_states, is_number
 
 __all__ = [
     "Entry",
@@ -33,6 +33,7 @@ __all__ = [
     "Saved",
     "State",
     "checked_states",
+    "is_number",
     "named",
     "names_in",
     "pack",

@@ -216,7 +216,7 @@ def _ready(
 
 
 def _laid_out_like(p: torch.Tensor, wanted: Wanted) -> torch.Tensor:
-    values = wanted.values
+    values = wanted.values.detach()
     if values.layout is not torch.strided:
         values = values.to_dense()  # torch's SGD keeps a sparse momentum_buffer
     like = torch.empty_like(p.detach(), dtype=wanted.dtype, memory_format=torch.preserve_format)
@@ -235,11 +235,11 @@ def _serves(tensor: torch.Tensor, p: torch.Tensor, dtype: torch.dtype) -> bool:
     )
 
 
-def _references(states: Mapping[str, Any], name: str) -> tuple[int, int]:
-    """How many refer to a tensor, and to its memory."""
+def _references(states: Mapping[str, Any], name: str) -> tuple[int, int, int]:
+    """How many refer to a tensor, to its storage as Python sees it, and to the memory."""
     storage = states[name].untyped_storage()
     count: Callable[[int], int] = torch._C._storage_Use_Count
-    return sys.getrefcount(states[name]), count(storage._cdata)
+    return sys.getrefcount(states[name]), sys.getrefcount(storage), count(storage._cdata)
 
 
 _ALONE = _references({"state": torch.zeros(1)}, "state")

@@ -61,7 +61,7 @@ def checked_options(
             f"{name}: group {k} of the state dict carries an average, the optimizer none; attach "
             "one first, CarriedAverage(optimizer, ...)"
         )
-    group = {**deepcopy(dict(saved)), PARAMS: own[PARAMS]}
+    group = {PARAMS: own[PARAMS], **deepcopy(dict(saved))}
     if NAMES in own:
         group[NAMES] = own[NAMES]
     for key, default in optimizer.defaults.items():
@@ -79,6 +79,7 @@ def checked_options(
                 f"{name}: group {k} of the state dict lacks the option {key!r}; it has "
                 f"{sorted(map(str, saved))}. Is it another optimizer's?"
             )
+    optimizer.flags_as_numbers(group)
     optimizer.check_options(group)
     return group
 
@@ -101,11 +102,12 @@ def checked_states(
 
 
 def with_state(saved: Saved, matched: Match) -> Iterator[Place]:
-    """The parameters of the right shape that have an entry."""
+    """The parameters of the right shape that have an entry, in the order of these."""
     misshaped = {each.name for each in matched.misshaped}
-    for place in matched.places:
-        if place.key in saved.state and place.label not in misshaped:
-            yield place
+    places = {place.key: place for place in matched.places}
+    for key in saved.state:
+        if key in places and places[key].label not in misshaped:
+            yield places[key]
 
 
 def check_torchs_states(
@@ -173,11 +175,21 @@ def checked_entry(
     return None if shapes or wrong else found
 
 
-def _number(key: str, value: Any) -> tuple[Any, str]:
+def is_number(value: Any) -> bool:
+    """Whether it is one number, or a tensor that holds one; infinities and NaN are."""
+    if isinstance(value, str):
+        return False
     try:
-        number = float(value)
+        float(value)
     except (TypeError, ValueError, RuntimeError):
+        return False
+    return True
+
+
+def _number(key: str, value: Any) -> tuple[Any, str]:
+    if not is_number(value):
         return None, f"must be one number, got {value!r:.200}"
+    number = float(value)
     if key == "step" and not (number >= 0 and math.isfinite(number)):
         return None, f"must be a number of updates, finite and >= 0, got {number}"
     return torch.tensor(number, dtype=torch.float64), ""
@@ -193,4 +205,4 @@ def _wanted(
     ):
         return None, f"is {value.dtype}, the parameter {p.dtype}"
     asked = optimizer.carried_rule.states[key].stored_dtype(group, p.dtype)
-    return Wanted(value.detach(), asked or torch.promote_types(value.dtype, p.dtype)), ""
+    return Wanted(value, asked or torch.promote_types(value.dtype, p.dtype)), ""
