@@ -61,32 +61,30 @@ def numbers(tensor: Tensor) -> Numbers:
     Numbers(nan=0, infinite=0, rms=None)
     """
     nan = infinite = count = 0
-    scale, sum_ = 0.0, 0.0  # the sum of squares is scale² × sum_, which cannot overflow
+    norm = 0.0
     for part in components(tensor):
         if not (part.is_floating_point() or part.is_complex()):
             continue
         for (piece,) in pieces(part):
             values = _computable(piece)
-            norm = _norm(values)
-            if not math.isfinite(norm):
+            own = _norm(values)
+            if not math.isfinite(own):
                 nans = int(values.isnan().sum())
                 infinities = int(values.isinf().sum()) - _both(values)
                 nan, infinite = nan + nans, infinite + infinities
                 values = values[values.isfinite()]
                 largest = float(values.abs().max()) if len(values) else 0.0
-                norm = largest * _norm(_wide(values) / largest) if largest else 0.0
+                own = largest * _norm(_wide(values) / largest) if largest else 0.0
             count += len(values)
-            if norm > scale:
-                sum_, scale = sum_ * (scale / norm) ** 2, norm
-            sum_ += (norm / scale) ** 2 if scale else 0.0
-    return Numbers(nan, infinite, scale * math.sqrt(sum_ / count) if count else None)
+            norm = math.hypot(norm, own)
+    return Numbers(nan, infinite, norm / math.sqrt(count) if count else None)
 
 
 def changed(a: Tensor, b: Tensor) -> Changed:
     """How two tensors of the same dtype and shape differ.
 
-    >>> changed(torch.tensor([1.0, 0.0, math.nan]), torch.tensor([1.5, -0.0, math.nan]))
-    Changed(different=2, equal=1, nonfinite=0, largest=0.5, relative=0.3333333333333333, overall=0.5)
+    >>> changed(torch.tensor([4.0, 0.0, math.nan]), torch.tensor([2.0, -0.0, math.nan]))
+    Changed(different=2, equal=1, nonfinite=0, largest=2.0, relative=0.5, overall=0.5)
     """
     different = equal = nonfinite = 0
     largest = relative = squares = 0.0
