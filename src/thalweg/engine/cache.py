@@ -4,19 +4,43 @@ The source lets tracebacks, profilers and people read a kernel. Its machine code
 that the next process loads in milliseconds what took half a second to compile.
 """
 
+import functools
 import hashlib
 import linecache
 import os
 import sys
 import tempfile
+import threading
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import thalweg
 from thalweg.engine import machine_code
+
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
+
+_one_at_a_time = threading.RLock()
+
+
+def once(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+    """As ``functools.cache``, and threads that ask at the same time get the same result.
+
+    For what is compiled: nothing keeps the machine code of a second one, and LLVM's loader serves
+    one thread at a time.
+    """
+    cached = functools.cache(function)
+
+    @functools.wraps(function)
+    def asked(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
+        with _one_at_a_time:
+            return cached(*args, **kwargs)  # type: ignore[arg-type]
+
+    return asked
 
 
 def folder() -> Path:

@@ -171,7 +171,7 @@ def compile_stage(program: Compilable, index: int, formats: dict[str, Format]) -
     return compile_source(f"{program.name}_{suffix}", title, text)
 
 
-@functools.cache
+@cache.once
 def compile_source(name: str, title: str, text: str) -> Kernel:
     generated = cache.keep(name, HEADER.format(title=title) + text, also=intrinsics_hash())
     return Kernel(generated.address("kernel"), generated)

@@ -4,11 +4,15 @@ A step has three phases, and only the last writes anything a user can see:
 
 1. look: has a parameter, state or gradient moved since the plan was made? If so, plan again.
 2. prepare: evaluate the scalars of every group; a switch that changed also means to plan again.
-3. run: the kernels, stage by stage; then count the step.
+3. run: what runs eagerly, then the kernels, stage by stage; then count the step. Ctrl-C waits.
+
+A step that ends before the third takes the states that it has created away again: a first update is
+told by them.
 """
 
+import threading
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from operator import itemgetter
@@ -19,6 +23,7 @@ import torch
 
 from thalweg.engine.dynamo import not_traced
 from thalweg.engine.formats import Format, format_of
+from thalweg.engine.interrupts import uninterrupted
 from thalweg.engine.layout import is_dense
 from thalweg.engine.native import Identities
 from thalweg.engine.slots import (
@@ -94,24 +99,39 @@ class Engine:
         self._planned_tensors: Identities | None = None
         self._absent: list[Slot] = []
         self._programs: dict[tuple[float, ...], Program] = {}  # found during one plan
+        # Entries of the owner's state as they were before the plan, None: absent; until it runs.
+        self._unplanned: dict[int, tuple[Slot, dict[str, Any] | None]] = {}
+        # Two threads in one plan would free the tables under each other's kernels.
+        self._one_at_a_time = threading.RLock()
 
     @not_traced
-    def step(self) -> None:
-        """Update every parameter that has a gradient."""
-        with torch.no_grad():
-            self._look()
-            if not all(unit.prepare() for unit in self.units):
-                self._plan()
-                _require(all(unit.prepare() for unit in self.units))
-            self._run()
-            for unit in self.units:
-                unit.finish()
+    def step(self, count: Callable[[], None] | None = None) -> None:
+        """Update every parameter that has a gradient.
+
+        Args:
+            count: called when all of them are updated, before Ctrl-C is heard again.
+        """
+        with torch.no_grad(), self._one_at_a_time:
+            try:
+                self._look()
+                if not all(unit.prepare() for unit in self.units):
+                    self._plan()
+                    _require(all(unit.prepare() for unit in self.units))
+                with uninterrupted():
+                    self._run()
+                    if count is not None:
+                        count()
+            except BaseException:
+                with uninterrupted():
+                    self._undo_plan()
+                raise
 
     def look_at_slots(self) -> list[Slot]:
         """The parameters as they are now, without planning a step."""
-        self._take_slots()
-        self.plan_anew()
-        return self.slots
+        with self._one_at_a_time:
+            self._take_slots()
+            self.plan_anew()
+            return self.slots
 
     def plan_anew(self) -> None:
         """Make another plan at the next step."""
@@ -141,12 +161,17 @@ class Engine:
 
     def create_states(self) -> None:
         """Create the states of all parameters now, not when each is first updated."""
-        self._take_slots()
-        for slot in self.slots:
-            prepare_state(self.rule, self._program(slot), slot, self.owner.state, self.scalars)
+        with self._one_at_a_time:
+            self._take_slots()
+            for slot in self.slots:
+                prepare_state(self.rule, self._program(slot), slot, self.owner.state, self.scalars)
 
     def share_memory(self) -> None:
         """Move all states into shared memory."""
+        with self._one_at_a_time, uninterrupted():
+            self._share_memory()
+
+    def _share_memory(self) -> None:
         self.create_states()
         self.scalars.tensor.share_memory_()  # type: ignore[no-untyped-call]
         self.scalars.rows = self.scalars.tensor.numpy()
@@ -183,6 +208,7 @@ class Engine:
     def _plan(self) -> None:
         owner = self.owner
         self.plan_anew()  # whatever raises below, the next step plans again
+        self._undo_plan()
         owner.before_plan()
         self._take_slots()
         gradients = [slot.gradient for slot in self.slots]
@@ -195,6 +221,8 @@ class Engine:
         buckets: dict[tuple[Any, ...], list[Slot]] = defaultdict(list)
         units: list[Unit] = []
         for slot, g in active:
+            entry = owner.state.get(slot.param)
+            self._unplanned[slot.index] = slot, None if entry is None else dict(entry)
             prepare_state(self.rule, self._program(slot), slot, owner.state, self.scalars)
             program = self._program(slot)  # the state may have brought another step count
             assert slot.state is not None
@@ -220,21 +248,35 @@ class Engine:
         self._planned_tensors = Identities(self._tensors())
         self._planned_for = self._signature()
 
+    def _undo_plan(self) -> None:
+        """Take away what the plan has created in the owner's state, of what was not updated yet."""
+        state = self.owner.state
+        for slot, before in self._unplanned.values():
+            if before is None:
+                state.pop(slot.param, None)
+            elif (entry := state.get(slot.param)) is not None and entry.keys() != before.keys():
+                entry.clear()
+                entry.update(before)
+        self._unplanned.clear()
+
     def _take_slots(self) -> None:
         """Number the parameters anew, keeping the scalar states of those that stay."""
         self._programs.clear()  # options may have changed
         before = {id(s.param): s for s in self.slots}
         rows = self.scalars.rows
-        self.slots = slots_of(self.owner.param_groups, self.values)
-        if [id(s.param) for s in self.slots] == list(before):
-            for slot in self.slots:
+        slots = slots_of(self.owner.param_groups, self.values)
+        scalars = self.scalars
+        if [id(s.param) for s in slots] == list(before):
+            for slot in slots:
                 slot.state = before[id(slot.param)].state
-            return
-        self.scalars = ScalarStates(self.rule, self.slots)
-        for slot in self.slots:
-            old = before.get(id(slot.param))
-            if old is not None:
-                self.scalars.rows[slot.index] = rows[old.index]
+        else:
+            scalars = ScalarStates(self.rule, slots)
+            for slot in slots:
+                old = before.get(id(slot.param))
+                if old is not None:
+                    scalars.rows[slot.index] = rows[old.index]
+        with uninterrupted():  # the numbers of the one are those of the other
+            self.slots, self.scalars = slots, scalars
 
     def _program(self, slot: Slot) -> Program:
         """The program of a parameter's next update, which counts one step more."""
@@ -350,13 +392,23 @@ class Engine:
         return None
 
     def _run(self) -> None:
-        if self._one_stage:
-            for unit in self._kernels:
-                unit.run(0, [], [])
-        else:
-            self._run_kernels(self._kernels)
-        if self._eager:
-            self._run_eager(self._eager)
+        """Run all units and finish them; if one raises, those that are done."""
+        done: list[Unit] = []
+        try:
+            if self._eager:  # first: a rule called with tensors may raise, or want memory
+                self._run_eager(self._eager, done)
+            if self._one_stage:
+                for unit in self._kernels:
+                    unit.run(0, [], [])
+                    done.append(unit)
+            else:
+                self._run_kernels(self._kernels)
+                done += self._kernels
+        finally:
+            for each in done:
+                each.finish()
+                for slot in each.slots if self._unplanned else ():
+                    self._unplanned.pop(slot.index, None)
 
     def _run_kernels(self, units: Sequence[KernelUnit]) -> None:
         """All units in step, so that a sum over all tensors is whole before it is used."""
@@ -368,12 +420,17 @@ class Engine:
                     known += unit.run(stage, known, elements)
             _add_over_units(units, sums, stage)
 
-    def _run_eager(self, units: Sequence[EagerUnit]) -> None:
+    def _run_eager(self, units: Sequence[EagerUnit], done: list[Unit]) -> None:
         totals: list[torch.Tensor] = []
         waiting = list(units)
         while waiting:
-            # A unit that has all it asked for is done, and must not be updated a second time.
-            parts = {unit: part for unit in waiting if (part := unit.update(totals)) is not None}
+            parts: dict[EagerUnit, torch.Tensor] = {}
+            for unit in waiting:
+                part = unit.update(totals)
+                if part is None:  # it had all it asked for, and must not be updated a second time
+                    done.append(unit)
+                else:
+                    parts[unit] = part
             waiting = list(parts)
             if parts:
                 totals.append(torch.stack([part.cpu() for part in parts.values()]).sum())

@@ -6,7 +6,6 @@ left, and may run on any number of threads at once. It is loaded through the ker
 imported, so nothing in it can raise, and no function of Numba's runtime is called.
 """
 
-import functools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from thalweg.engine import cache, heard, threads
 from thalweg.engine.cpu import ENTRY, Kernel, intrinsics_hash
 
 
-@functools.cache
+@cache.once
 def kernel(file: str) -> Kernel:
     """The kernel in a file of this folder, compiled at first or loaded from disk.
 

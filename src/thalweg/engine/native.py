@@ -8,7 +8,6 @@ same questions are asked from Python.
 """
 
 import ctypes
-import functools
 import operator
 import os
 from collections.abc import Iterable, Sequence
@@ -68,7 +67,7 @@ class Library:
     impl_offset: int | None  # of the TensorImpl's address in a tensor's Python object
 
 
-@functools.cache
+@cache.once
 def library() -> Library | None:
     """What is needed, or None where torch does not export it."""
     if os.environ.get("THALWEG_NATIVE") == "0":

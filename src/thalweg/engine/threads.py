@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 
+from thalweg.engine.cache import once
 from thalweg.engine.cpu import Kernel
 
 # Small work on one thread keeps the GIL: it is done before another thread would have woken.
@@ -46,7 +47,7 @@ def _entry(address: int) -> Callable[[int], None]:
     return _CALL(address)
 
 
-@cache
+@once
 def _numba_run(kernel: Kernel) -> Callable[[int, int], None]:
     return kernel.numba_threads()
 

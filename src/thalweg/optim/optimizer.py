@@ -423,9 +423,11 @@ class Optimizer(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        self._engine.step()
-        self._updates += 1
+        self._engine.step(self._count)
         return loss
+
+    def _count(self) -> None:
+        self._updates += 1
 
     def sparse_gradient(self, options: Mapping[str, Any]) -> str:
         """How a sparse gradient is treated: "rows" updates the rows present, "dense" all rows.

@@ -21,6 +21,7 @@ import torch
 from torch.nn import Module
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from thalweg.engine.interrupts import uninterrupted
 from thalweg.optim.averages import ManyAverages, ModelAverage, OneAverage, checked_decay
 from thalweg.optim.carried_average import CarriedAverage
 from thalweg.optim.lr_scheduler import SWALR
@@ -186,12 +187,13 @@ class AveragedModel(torch.optim.swa_utils.AveragedModel):
         """
         given = self.avg_fn if self.avg_fn is not None else self.multi_avg_fn
         n = int(self.n_averaged)
-        if given is None or isinstance(given, (OneAverage, ManyAverages)) or n == 0:
-            decay = given.decay if isinstance(given, (OneAverage, ManyAverages)) else None
-            self._average_of(model).update(n, decay, bool(self.use_buffers))
-        else:
-            self._call_given(model)
-        self.n_averaged += 1
+        with uninterrupted():  # averages and their count belong together
+            if given is None or isinstance(given, (OneAverage, ManyAverages)) or n == 0:
+                decay = given.decay if isinstance(given, (OneAverage, ManyAverages)) else None
+                self._average_of(model).update(n, decay, bool(self.use_buffers))
+            else:
+                self._call_given(model)
+            self.n_averaged += 1
 
     def _average_of(self, model: Module) -> ModelAverage:
         found: ModelAverage | None = self.__dict__.get("_model_average")

@@ -15,6 +15,7 @@ hyperparameters ``h`` of its group, and returns the parameter's new value:
 Called with tensors it runs as it stands; called with symbols it is recorded and becomes a kernel.
 """
 
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -83,6 +84,9 @@ __all__ = [
 
 Update = Callable[[Any, Any, Any, Any], Any]
 Initial = float | Callable[[Mapping[str, Any]], Any]
+
+
+_one_at_a_time = threading.RLock()
 
 
 @dataclass(frozen=True)
@@ -163,14 +167,22 @@ class Rule:
     def program(self, options: Mapping[str, Any], row: Sequence[float]) -> Program:
         """The program for these options and scalar states, ``step`` first.
 
-        Traced at most once for each setting of the rule's switches.
+        Traced at most once for each setting of the rule's switches, whichever threads ask.
         """
+        program = self._known_program(options, row)
+        if program is None:
+            with _one_at_a_time:
+                program = self._known_program(options, row)
+                if program is None:
+                    program = trace(self, options, row)
+                    self._programs.append(program)
+        return program
+
+    def _known_program(self, options: Mapping[str, Any], row: Sequence[float]) -> Program | None:
         for program in self._programs:
             if program.scalars(options, row) is not None:
                 return program
-        program = trace(self, options, row)
-        self._programs.append(program)
-        return program
+        return None
 
     def check_state(self, name: str) -> None:
         if name not in self.states:
