@@ -3,17 +3,20 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
 DEPENDENCIES := pyproject.toml constraints.txt
+# The optimizer libraries whose checkpoints are converted, for the tests of that, and what they need
+# besides torch. Without dependencies: timm's torchvision does not go with a CPU build of torch.
+PEERS := timm heavyball opt-einsum torch-optimi bitsandbytes
 
 .PHONY: race test test-all check bench docs clean
 
 race: .venv/race.stamp  ## train networks with every optimizer; a table, and a page in race-small/
 	$(BIN)/thalweg race
 
-test: check  ## lint, types and the fast tests
-	$(BIN)/python -m pytest -n auto -m "not slow"
+test: check .venv/peers.stamp  ## lint, types and the fast tests
+	THALWEG_PEERS=1 $(BIN)/python -m pytest -n auto -m "not slow"
 
-test-all: check  ## ... and the slow tests
-	$(BIN)/python -m pytest -n auto
+test-all: check .venv/peers.stamp  ## ... and the slow tests
+	THALWEG_PEERS=1 $(BIN)/python -m pytest -n auto
 
 check: .venv/dev.stamp  ## lint, format and types only
 	$(BIN)/ruff check
@@ -42,6 +45,11 @@ clean:  ## remove everything that was made
 	@echo "Installing thalweg[race,dev] into .venv ..."
 	$(PIP) -e ".[race,dev]"
 	@touch $@ .venv/race.stamp
+
+.venv/peers.stamp: .venv/dev.stamp
+	@echo "Installing $(PEERS) into .venv ..."
+	$(PIP) --no-deps $(PEERS)
+	@touch $@
 
 .venv/docs.stamp: $(DEPENDENCIES) | .venv/bin/python
 	@echo "Installing thalweg[docs] into .venv ..."

@@ -18,6 +18,7 @@ from thalweg.checkpoint.convert.library import (
     Named,
     Saved,
     count,
+    one_number,
     parameter,
     state_value,
 )
@@ -49,7 +50,9 @@ def convert(
 
     Args:
         state_dict: what the library's ``optimizer.state_dict()`` gave. It is not changed; tensors
-            that need no change are shared, not copied. Nothing in it is unpickled.
+            that need no change are shared, not copied (nor does torch's ``load_state_dict`` copy
+            them: if the optimizer that they are of is to go on as well, pass a deep copy). Nothing
+            in it is unpickled.
         to: the optimizer that is to go on, of ``thalweg.optim`` or ``torch.optim``, with the
             parameters in the same groups. It is not changed.
         source: "torch" (also for ``thalweg.optim``), "timm", "heavyball", "optimi" or
@@ -234,7 +237,7 @@ def _entry(
         result["step"] = int(steps) if target == "SparseAdam" else torch.tensor(steps)
     for name, value in found.items():
         if name in own.carried_rule.scalar_states:
-            result[name] = torch.tensor(float(value), dtype=torch.float64)
+            result[name] = torch.tensor(one_number(place, name, value), dtype=torch.float64)
             continue
         tensor = state_value(place, name, value)
         if name in layout.debiased:

@@ -104,11 +104,20 @@ CHANGED: tuple[Refusal, ...] = (
 
 def _debiased_steps(group: Group) -> str | None:
     steps, beta = float(group.options.get("step_count", 0)), float(group.options["betas"][1])
-    if beta**steps > FADED:
+    if group.entries and beta**steps > FADED:
         return (
             "its RMSprop divides by a debiased mean, ours by the mean itself, which is "
             f"{1 - beta**steps:.3f} of it after {steps:.0f} steps: steps would grow by a jump; "
             f"convert once betas[1]**step is below {FADED:g}"
+        )
+    return None
+
+
+def _nadam_decay(group: Group) -> str | None:
+    if group.decays() and not group.options.get("decoupled_weight_decay"):
+        return (
+            "decoupled_weight_decay=False: HeavyBall's NAdam takes weight_decay * p off the update "
+            "again, ours does not"
         )
     return None
 
@@ -161,7 +170,7 @@ LIBRARY = Library(
                 "nadam_exp_avg_sq": "exp_avg_sq",
             },
             debiased={"exp_avg_sq": lambda o: o["betas"][1]},  # and the first moment is not
-            refusals=CHANGED,
+            refusals=(*CHANGED, _nadam_decay),
         ),
         "RMSprop": Layout(
             options={

@@ -5,13 +5,12 @@ layout says what is called what, what has no effect, and when the rule is anothe
 data, so that each library's file can be read beside its documentation.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-
-from thalweg.ranges import NON_NEGATIVE, number
 
 Options = Mapping[str, Any]
 Entry = Mapping[str, Any]
@@ -185,14 +184,23 @@ def state_value(place: str, name: str, value: Any) -> torch.Tensor:
     return value
 
 
+def one_number(place: str, name: str, value: Any) -> float:
+    """A state that is one number, in a tensor or not."""
+    try:
+        return float(value)
+    except (TypeError, ValueError, RuntimeError):
+        raise ValueError(
+            f"convert: {place}: the state {name!r} must be one number, got {value!r:.200}"
+        ) from None
+
+
 def count(place: str, value: Any) -> float:
     """A number of updates; raises ``ValueError`` for anything else."""
-    try:
-        steps = number("convert", f"{place}: step", float(value), NON_NEGATIVE)
-    except TypeError:
-        steps = -1.0
-    if steps != int(steps) or steps < 0:
-        raise ValueError(f"convert: {place}: step must be a number of updates, got {value!r}")
+    steps = one_number(place, "step", value)
+    if not (math.isfinite(steps) and steps >= 0 and steps == int(steps)):
+        raise ValueError(
+            f"convert: {place}: the state 'step' must be a number of updates, got {value!r}"
+        )
     return steps
 
 

@@ -17,12 +17,15 @@ from thalweg.checkpoint.convert.library import (
     unless_off,
 )
 from thalweg.checkpoint.convert.torch_optim import WAYS, first_radam
+from thalweg.optim.optimizer import _GROUP_KEYS as GROUP_KEYS
 
 MARKS = {
     *("caution", "corrected_weight_decay", "clipping_threshold", "max_lr_snapshot"),
     *("schedule_decay", "lr_in_momentum"),
 }
 ADDED = ("caution", "corrected_weight_decay", "max_lr_snapshot", "clipping_threshold")
+
+NADAMW = {"lr", "betas", "eps", "weight_decay", "maximize", *ADDED, *WAYS, *GROUP_KEYS}
 
 
 def _corrected_decay(group: Group) -> str | None:
@@ -32,7 +35,7 @@ def _corrected_decay(group: Group) -> str | None:
 
 
 def _nesterov(group: Group) -> str | None:
-    if "caution" in group.options and "amsgrad" not in group.options:
+    if {"caution", "betas", "capturable"} <= group.options.keys() <= NADAMW:
         return (
             "this is timm's NAdamW (it has no amsgrad), Nesterov's variant without NAdam's "
             "schedule of momentum, which is neither AdamW nor NAdam"
@@ -94,7 +97,9 @@ LAYOUTS: Mapping[str, Layout] = {
 
 def marked(saved: Saved, target: str) -> bool:
     """By options of timm's own; RAdamLegacy has none, and torch's first RAdam looked alike."""
-    return first_radam(saved, target) or not MARKS.isdisjoint(saved.options())
+    options = saved.options()
+    heavyballs = "is_preconditioning" in options  # whose groups have a caution as well
+    return first_radam(saved, target) or (not heavyballs and not MARKS.isdisjoint(options))
 
 
 LIBRARY = Library(
