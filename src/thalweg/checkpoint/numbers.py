@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-PIECE = 1 << 16  # elements that are looked at together: they stay in the cache
+PIECE = 1 << 15  # elements looked at together: they stay in the cache, and torch starts no threads
 
 _BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 _SMALL = 2  # bytes of an element; of those below, torch can compute with few
@@ -87,7 +87,7 @@ def changed(a: Tensor, b: Tensor) -> Changed:
     Changed(different=2, equal=1, nonfinite=0, largest=2.0, relative=0.5, overall=0.5)
     """
     different = equal = nonfinite = 0
-    largest = relative = squares = 0.0
+    largest = relative = apart = 0.0
     for one, other in zip(components(a), components(b), strict=True):
         for x, y in pieces(one, other):
             where = _bits(x) != _bits(y)
@@ -112,10 +112,10 @@ def changed(a: Tensor, b: Tensor) -> Changed:
             else:  # integers above 2^53 are rounded here; they differ by one at least
                 gap = torch.where(where, gap.clamp(min=1), gap)
             largest = max(largest, float(gap.max()))
-            squares += float(gap.dot(gap))
+            apart = math.hypot(apart, _norm(gap))
             share = gap.div_(torch.maximum(x.abs(), y.abs()))
             relative = max(relative, float(share.nan_to_num_(0.0, 2.0).max()))  # 0 / 0; above 1e308
-    overall = _overall(math.sqrt(squares), a) if different else None
+    overall = _overall(apart, a) if different else None
     return Changed(different, equal, nonfinite, largest, relative, overall)
 
 
@@ -146,7 +146,7 @@ def pieces(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
     """Tensors of one shape in flat pieces; only one that is not contiguous is copied.
 
     >>> [len(piece) for (piece,) in pieces(torch.zeros(3, PIECE // 2))]
-    [65536, 32768]
+    [32768, 16384]
     """
     first = tensors[0]
     if first.numel() <= PIECE:
