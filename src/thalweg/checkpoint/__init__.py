@@ -12,6 +12,7 @@
 """
 
 from thalweg.checkpoint.container import CheckpointError
+from thalweg.checkpoint.convert import convert
 from thalweg.checkpoint.latest import latest
 from thalweg.checkpoint.load import Loaded, load, read
 from thalweg.checkpoint.save import save
@@ -21,6 +22,7 @@ __all__ = [
     "CheckpointError",
     "LoadReport",
     "Loaded",
+    "convert",
     "latest",
     "load",
     "read",
