@@ -20,10 +20,10 @@ import struct
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import safetensors
@@ -103,16 +103,20 @@ def write(
     with replacing(path) as file:
         file.seek(space)
         for name in names:
-            digest = xxhash.xxh3_128()
-            data = _bytes_of(flat.tensors[name])
-            for start in range(0, len(data), _CHUNK):
-                chunk = data[start : start + _CHUNK]
-                digest.update(chunk)
-                file.write(chunk)
-            entries[name] = Entry(entries[name].dtype, entries[name].shape, digest.hexdigest())
+            entries[name] = replace(entries[name], digest=_append(file, flat.tensors[name]))
         file.seek(0)
         file.write(_header(told, entries, saved))
     return Path(path)
+
+
+def _append(file: BinaryIO, tensor: Tensor) -> str:
+    """Write a tensor's numbers, and give their digest. A copy lives no longer than this call."""
+    digest, data = xxhash.xxh3_128(), _bytes_of(tensor)
+    for start in range(0, len(data), _CHUNK):
+        chunk = data[start : start + _CHUNK]
+        digest.update(chunk)
+        file.write(chunk)
+    return digest.hexdigest()
 
 
 def _entry(tensor: Tensor) -> Entry:
@@ -161,7 +165,9 @@ def _bytes_of(tensor: Tensor) -> memoryview:
     plain = tensor.detach().cpu().resolve_conj().resolve_neg()
     if plain.is_complex():
         plain = torch.view_as_real(plain)
-    return plain.contiguous().reshape(-1).view(torch.uint8).numpy().data
+    # Not reshape: one element is contiguous with any stride, and keeps it.
+    flat = plain.contiguous().as_strided((plain.numel(),), (1,))
+    return flat.view(torch.uint8).numpy().data
 
 
 def _digest(data: bytes | memoryview) -> str:

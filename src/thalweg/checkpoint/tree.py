@@ -215,11 +215,13 @@ _FORMS: dict[type, Callable[[_Encoder, Any, tuple[Any, ...]], Any]] = {
 
 
 def _named(key: Any) -> str:
-    return key if isinstance(key, str) else repr(key)[:200]
+    return key if isinstance(key, str) else _shown(key)
 
 
 def _shown(key: Any) -> str:
-    return repr(key) if isinstance(key, (str, int, float, bool)) else f"{type(key).__name__} key"
+    """A key as one would write it, unless it is of an odd kind or very long."""
+    plain = isinstance(key, (str, float)) or (isinstance(key, int) and key.bit_length() <= 64)
+    return repr(key) if plain else f"{type(key).__name__} key"
 
 
 class _Decoder:
