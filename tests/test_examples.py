@@ -20,6 +20,11 @@ EXPECTED: dict[str, list[tuple[str, int, float, float]]] = {
         (r"^\w+ +loss ([\d.]+)$", 2, 0.0, 0.15),
         (r"memory +(\d+) bytes per element", 1, 20, 20),
     ],
+    "resume": [
+        (r"loss of the last batch ([\d.]+), weights \w{16}$", 2, 0.0, 0.5),
+        (r"killed before step (\d+)$", 2, 60, 333),
+        (r"goes on from \d+.safetensors, step (\d+)$", 2, 50, 325),
+    ],
     "weight_averaging": [
         (r"([\d.]+)% of the test images", 3, 94.0, 99.9),
         (r"^epoch +20 +rate at its start ([\d.]+)", 1, 0.02, 0.02),
