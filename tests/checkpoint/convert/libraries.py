@@ -7,7 +7,7 @@ A library that is not installed makes its tests be skipped; with THALWEG_PEERS=1
 from __future__ import annotations
 
 import importlib
-import importlib.util
+import importlib.metadata
 import logging
 import os
 import sys
@@ -29,14 +29,16 @@ TIMM_FILES = {
 }  # fmt: skip
 
 
-def _installed(name: str) -> Any:
-    found = importlib.util.find_spec(name)
-    if found is None:
+def installed(library: str) -> importlib.metadata.Distribution:
+    """The package of that library; skips or fails where it is not installed."""
+    name = {"optimi": "torch-optimi"}.get(library, library)
+    try:
+        return importlib.metadata.distribution(name)
+    except importlib.metadata.PackageNotFoundError:
         reason = f"{name} is not installed (make test installs it)"
         if os.environ.get("THALWEG_PEERS") == "1":
             pytest.fail(f"THALWEG_PEERS=1, but {reason}")
         pytest.skip(reason)
-    return found
 
 
 def _timm_class(name: str) -> Any:
@@ -44,7 +46,7 @@ def _timm_class(name: str) -> Any:
     if name not in TIMM_FILES:
         return getattr(torch.optim, name)  # timm.optim hands on torch's
     if "timm" not in sys.modules:
-        (root,) = _installed("timm").submodule_search_locations
+        root = str(installed("timm").locate_file("timm"))
         for package, path in (("timm", root), ("timm.optim", os.path.join(root, "optim"))):
             module = types.ModuleType(package)
             module.__path__ = [path]
@@ -56,7 +58,7 @@ def their_class(library: str, name: str) -> Any:
     """The optimizer class of that library; skips or fails where it is not installed."""
     if library == "timm":
         return _timm_class(name)
-    _installed(library)
+    installed(library)
     # bitsandbytes reports on import which optional kernels it has not found.
     logging.getLogger("bitsandbytes").setLevel(logging.CRITICAL)
     module = importlib.import_module(library)

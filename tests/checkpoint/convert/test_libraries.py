@@ -7,6 +7,7 @@ the debiased root), it is small enough here not to matter in float32.
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,6 +23,7 @@ from tests.checkpoint.convert.libraries import (
     copies,
     gradients,
     grouped,
+    installed,
     start,
     their_class,
     train,
@@ -30,6 +32,7 @@ from thalweg.checkpoint.convert import OTHERS, convert
 from thalweg.checkpoint.convert.library import Library
 from thalweg.checkpoint.convert.torch_optim import WAYS
 
+ROOT = Path(__file__).parents[3]
 FLOAT32 = dict(rtol=2e-5, atol=2e-6)  # two float32 forms of one formula, over 20 steps
 
 CASES = [
@@ -158,6 +161,11 @@ CASES = [
         dict(lr=0.01, weight_decay=0.1, decoupled_weight_decay=True),
         dict(lr=0.01, weight_decay=0.1, decoupled_weight_decay=True),
     ),
+    Case(  # the warmup is over
+        *("heavyball", "AdamW", "AdamW"),
+        dict(lr=0.01, warmup_steps=STEPS),
+        dict(lr=0.01, weight_decay=0, betas=(0.9, 0.99)),
+    ),
     # beta2 ** STEPS is small enough for the missing bias correction not to matter
     Case(
         "heavyball", "RMSprop", "RMSprop", dict(lr=0.01, betas=(0, 0.2)), dict(lr=0.01, alpha=0.2)
@@ -265,6 +273,8 @@ def test_gradient_release_counts_by_parameter() -> None:
 def test_before_the_first_step() -> None:
     """Options are converted, and every parameter starts fresh."""
     for case in CASES:
+        if "warmup_steps" in case.options:  # refused until it is over
+            continue
         params = start()
         theirs = case.make(params)
         ours = getattr(OPTIM["torch"], case.ours)(grouped(copies(params)), **case.our_defaults())
@@ -307,3 +317,50 @@ def test_every_layout_is_tried_and_tells_all_options(library: Library) -> None:
         ours = getattr(OPTIM["thalweg"], name)(start())
         assert layout.options.keys() == ours.defaults.keys() - WAYS
         assert set(layout.states.values()) <= {*ours.rule.scalar_states, *ours.rule.tensor_states}
+
+
+def test_bitsandbytes_states_as_older_versions_have_them() -> None:
+    params = start()
+    theirs = Case("bitsandbytes", "Adam32bit", "Adam").make(params)
+    train(theirs, params, gradients(2))
+    wrapped = theirs.state_dict()
+    flat = {**wrapped, "state": {}}
+    for key, states in wrapped["state"].items():
+        assert states.keys() == {"step", "__bnb_optimizer_quant_state__"}
+        flat["state"][key] = {"step": states["step"], **states["__bnb_optimizer_quant_state__"]}
+    ours = OPTIM["thalweg"].Adam(grouped(copies(params)))
+    assert shown(convert(flat, ours)) == shown(convert(wrapped, ours))
+
+
+@pytest.mark.filterwarnings("ignore:Paged optimizers are not supported on CPU")
+def test_paged_states() -> None:
+    params = start()
+    theirs = Case("bitsandbytes", "PagedAdamW", "AdamW").make(params)
+    train(theirs, params, gradients(2))
+    ours = OPTIM["thalweg"].AdamW(grouped(copies(params)))
+    ours.load_state_dict(convert(theirs.state_dict(), ours))
+    assert ours.step_count == 2
+
+
+def test_half_precision_states_are_read() -> None:
+    params = start()
+    case = Case("heavyball", "AdamW", "AdamW", dict(storage_dtype="bfloat16", betas=(0.9, 0.99)))
+    theirs = case.make(params)
+    train(theirs, params, gradients(1))
+    ours = OPTIM["thalweg"].AdamW(grouped(copies(params)))
+    found = convert(theirs.state_dict(), ours)["state"][0]["exp_avg"]
+    assert found.dtype == torch.bfloat16
+    torch.testing.assert_close(found.float(), 0.1 * gradients(1)[0][0], rtol=0.02, atol=1e-3)
+
+
+@pytest.mark.parametrize("library", OTHERS)
+def test_the_documented_version_is_the_one_that_is_tried(library: str) -> None:
+    package = installed(library)
+    heading = (
+        f"({package.version})" if library == package.name else f"({package.name} {package.version})"
+    )
+    text = (ROOT / "docs" / "convert.md").read_text(encoding="utf-8")
+    headings = [line.lower() for line in text.splitlines() if line.startswith("## ")]
+    assert f"## {library} {heading}" in headings
+    pins = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    assert f"{package.name}=={package.version}" in pins

@@ -68,6 +68,10 @@ REFUSED: list[tuple[str, str, dict[str, Any], str, str]] = [
     ("heavyball", "RMSprop", dict(betas=(0, 0.1), weight_decay=1.0), "RMSprop", "acts on the para"),
     ("heavyball", "AdamW", dict(warmup_steps=100), "AdamW", "of which 4 are done"),
     ("heavyball", "AdamW", dict(caution=True), "AdamW", "caution=True"),
+    *(
+        ("heavyball", name, dict(update_clipping="trust_region_clip_"), name, "update_clipping")
+        for name in ("AdamW", "NAdam")
+    ),
     ("heavyball", "AdamW", dict(mars=True), "AdamW", "MARS"),
     ("heavyball", "AdamW", dict(palm=True), "AdamW", "palm=True"),
     ("heavyball", "AdamW", dict(ecc="bf16+8"), "AdamW", "two parts of low precision"),
@@ -77,7 +81,7 @@ REFUSED: list[tuple[str, str, dict[str, Any], str, str]] = [
         *("AdamW", "cautious_weight_decay=True"),
     ),
     ("heavyball", "SFAdamW", {}, "AdamW", "has the option"),
-    ("heavyball", "LaProp", {}, "AdamW", "'laprop_exp_avg'"),
+    ("heavyball", "LaProp", {}, "AdamW", "'update_by_laprop_exp_avg'"),
     ("heavyball", "AdamW", {}, "NAdam", "lacks the option 'momentum_decay'"),
     ("heavyball", "AdamW", {}, "Adamax", "no optimizer there has the rule of Adamax"),
 ]
@@ -264,6 +268,10 @@ def test_parts_of_parameters() -> None:
     optimizer = Case("heavyball", "AdamW", "AdamW").make(params)
     train(optimizer, params, gradients(2))
     saved = optimizer.state_dict()
-    saved["state"][0][1] = saved["state"][0][0]
+    views = saved["state"][0]
+    views[0]["update_by_adam_exp_avg_3"] = views[0]["update_by_adam_exp_avg_0"]
+    with pytest.raises(ValueError, match=r"parameter 0: .* for two places in its chain"):
+        convert(saved, adamw())
+    views[1] = views[0]
     with pytest.raises(ValueError, match="parameter 0: HeavyBall keeps its state for 2 parts"):
         convert(saved, adamw())

@@ -30,7 +30,7 @@ IDLE = (
     *("mars", "mars_gamma", "ecc", "param_ecc", "param_count", "is_preconditioning", "base_lr"),
     *("step_count", "step", "prev_lr", "orig_shapes", "promote", "consume_grad"),
 )
-NUMBERED = re.compile(r"(?:update_by|scale_by)_(.+)_\d+|(heavyball_momentum_.+)_\d+")
+PLACE = re.compile(r"_\d+$")  # at the end of a state's name, in the chain
 # Up to here the missing bias correction changes a step by less than 0.05 %.
 FADED = 1e-3
 
@@ -40,7 +40,7 @@ def marked(saved: Saved, target: str) -> bool:
 
 
 def _flat(entry: Entry, place: str) -> Entry:
-    """The only view's states, by what they are: ``adam_exp_avg``, without their place."""
+    """The only view's states: ``update_by_adam_exp_avg``, without the place in the chain."""
     if len(entry) != 1 or not isinstance(views := next(iter(entry.values())), Mapping):
         raise ValueError(
             f"convert: {place}: HeavyBall keeps its state for {len(entry)} parts of the parameter "
@@ -50,8 +50,13 @@ def _flat(entry: Entry, place: str) -> Entry:
     for name, value in views.items():
         if name in ("step", "is_initialized"):
             continue  # the group's count is used; which functions have begun is not
-        found = NUMBERED.fullmatch(str(name))
-        flat[(found[1] or found[2]) if found else name] = value
+        made = PLACE.sub("", str(name))
+        if made in flat:
+            raise ValueError(
+                f"convert: {place}: HeavyBall keeps {made!r} for two places in its chain of "
+                "functions, which is another rule"
+            )
+        flat[made] = value
     return flat
 
 
@@ -90,12 +95,24 @@ def _packed(group: Group) -> str | None:
     return None
 
 
+def _followed(group: Group) -> str | None:
+    for entry in group.entries.values():
+        for name in entry:
+            if str(name).startswith(("scale_by_adam", "scale_by_nadam")):
+                return (
+                    f"{name}: the update goes through something more before it reaches the "
+                    "parameter (update_clipping), which is another rule"
+                )
+    return None
+
+
 CHANGED: tuple[Refusal, ...] = (
     unless_off("ecc", "states in two parts of low precision are not read; train with ecc=None"),
     unless_off("param_ecc", "parameters in two parts are not read; train with param_ecc=None"),
     unless_off("caution", "cautious updates are another rule"),
     unless_off("mars", "gradients corrected by their change (MARS) are another rule"),
     _packed,
+    _followed,
     _cautious_decay,
     _scheduled_beta,
     _warming_up,
@@ -134,7 +151,7 @@ ADAMW = Layout(
         **always(amsgrad=False, maximize=False, decoupled_weight_decay=True),
     },
     idle=("beta2_scale", *IDLE),
-    states={"adam_exp_avg": "exp_avg", "adam_exp_avg_sq": "exp_avg_sq"},
+    states={"update_by_adam_exp_avg": "exp_avg", "update_by_adam_exp_avg_sq": "exp_avg_sq"},
     debiased={
         "exp_avg": lambda o: o["betas"][0],
         "exp_avg_sq": lambda o: o["betas"][1],
@@ -165,9 +182,9 @@ LIBRARY = Library(
             },
             idle=("beta2_scale", *IDLE),
             states={
-                "nadam_mu_product": "mu_product",
-                "nadam_exp_avg": "exp_avg",
-                "nadam_exp_avg_sq": "exp_avg_sq",
+                "update_by_nadam_mu_product": "mu_product",
+                "update_by_nadam_exp_avg": "exp_avg",
+                "update_by_nadam_exp_avg_sq": "exp_avg_sq",
             },
             debiased={"exp_avg_sq": lambda o: o["betas"][1]},  # and the first moment is not
             refusals=(*CHANGED, _nadam_decay),
@@ -179,7 +196,7 @@ LIBRARY = Library(
                 **always(momentum=0, centered=False, maximize=False),
             },
             idle=("betas", "r", "weight_lr_power", "beta2_scale", *IDLE),
-            states={"exp_avg_sq_exp_avg_sq": "square_avg"},
+            states={"scale_by_exp_avg_sq_exp_avg_sq": "square_avg"},
             debiased={"square_avg": lambda o: o["betas"][1]},
             refusals=(*CHANGED, _not_on_the_gradient("RMSprop"), _debiased_steps),
         ),
