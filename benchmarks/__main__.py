@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 import thalweg
-from benchmarks import averages, ctc, lbfgs, losses, row_losses
+from benchmarks import averages, checkpoints, ctc, lbfgs, losses, row_losses
 from benchmarks.startup import startup
 from benchmarks.steps import OPTIMIZERS, SHAPES, Row, measure
 
@@ -49,6 +49,7 @@ def main() -> None:
         results["losses"] = losses.main()
         results["row losses"] = row_losses.main()
         results["ctc"] = ctc.main()
+        results["checkpoints"] = checkpoints.main()
     if options.out:
         options.out.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
 
