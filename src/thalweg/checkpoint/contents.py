@@ -45,24 +45,28 @@ def inspect(path: str | os.PathLike[str], progress: Progress | None = None) -> C
     [('model/fc.weight', 1)]
     """
     with opened_any(path) as source:
-        data = {name: source.part(name) for name in source.kinds}
+        data = parts_in(source)
         total = sum(_size(leaf) for part in data.values() for _, leaf in leaves(part))
         look = _Look(total, progress or (lambda fraction, doing: None))
-        how = _format(source)
-        if how == SAFETENSORS:  # it keeps no order
-            data = {name: dict(sorted(part.items(), key=_natural)) for name, part in data.items()}
-        whole = isinstance(source, Container)
         return Contents(
             path=os.fspath(path),
-            format=how,
+            format=_format(source),
             size=Path(path).stat().st_size,
             saved=source.saved if isinstance(source, Container) else None,
             versions=dict(source.versions) if isinstance(source, Container) else {},
             parts=tuple(
                 look.part(name, kind_of(source, name), part) for name, part in data.items()
             ),
-            checked=whole,
+            checked=isinstance(source, Container),
         )
+
+
+def parts_in(source: Source) -> dict[str, Any]:
+    """The data of all parts; in the order of layers where the file keeps no order."""
+    data = {name: source.part(name) for name in source.kinds}
+    if _format(source) == SAFETENSORS:
+        return {name: dict(sorted(part.items(), key=_natural)) for name, part in data.items()}
+    return data
 
 
 def kind_of(source: Source, name: str) -> str:
@@ -112,15 +116,20 @@ class _Look:
         self.seen: dict[Any, Stored] = {}
 
     def part(self, name: str, kind: str, data: Any) -> Part:
-        found = {key: self.leaf(address(name, key), leaf) for key, leaf in leaves(data)}
-        tensors = tuple(leaf for leaf in found.values() if isinstance(leaf, Stored))
-        values = tuple(leaf for leaf in found.values() if isinstance(leaf, Value))
-        optimizer = None
-        if kind == OPTIMIZER:
-            saved = parsed(data)
-            # One that does not have the form is shown as the data that it is.
-            kind, optimizer = (DATA, None) if saved is None else (kind, _optimizer(saved, found))
-        return Part(name, kind, tensors, values, optimizer)
+        saved = parsed(data) if kind == OPTIMIZER else None
+        if kind == OPTIMIZER and saved is None:
+            kind = DATA  # without the form of one it is shown as what it is
+        names = {} if saved is None else dict(zip(saved.all_keys, labels(saved), strict=True))
+        found = {
+            key: self.leaf(address(name, _by_name(key, names)), leaf) for key, leaf in leaves(data)
+        }
+        return Part(
+            name,
+            kind,
+            tensors=tuple(leaf for leaf in found.values() if isinstance(leaf, Stored)),
+            values=tuple(leaf for leaf in found.values() if isinstance(leaf, Value)),
+            optimizer=None if saved is None else _optimizer(saved, names, found),
+        )
 
     def leaf(self, name: str, leaf: Any) -> Stored | Value:
         if not isinstance(leaf, Tensor):
@@ -152,14 +161,22 @@ def parsed(data: Any) -> Saved | None:
         return None
 
 
-def _optimizer(saved: Saved, found: Mapping[Key, Stored | Value]) -> Optimizer:
+def _by_name(key: Key, names: Mapping[Any, str]) -> Key:
+    """The key of a state with its parameter's name in place of the number."""
+    if key[:1] != ("state",) or key[1:2] == () or key[1] not in names:
+        return key
+    return ("state", names[key[1]], *key[2:])
+
+
+def _optimizer(
+    saved: Saved, names: Mapping[Any, str], found: Mapping[Key, Stored | Value]
+) -> Optimizer:
     states: dict[Any, dict[str, list[Stored | Value]]] = {}
     for key, leaf in found.items():
         if key[0] == "state" and len(key) > 1:
             of = states.setdefault(key[1], {})
             of.setdefault(str(key[2]) if len(key) > 2 else "", []).append(leaf)
     group_of = {key: k for k, keys in enumerate(saved.keys) for key in keys}
-    names = dict(zip(saved.all_keys, labels(saved), strict=True))
     return Optimizer(
         made_by=saved.made_by,
         by_name=saved.names is not None,

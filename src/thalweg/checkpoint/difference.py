@@ -8,7 +8,16 @@ from typing import Any
 from torch import Tensor
 
 from thalweg.checkpoint.container import OPTIMIZER
-from thalweg.checkpoint.contents import Key, Progress, address, dtype_of, labels, leaves, parsed
+from thalweg.checkpoint.contents import (
+    Key,
+    Progress,
+    address,
+    dtype_of,
+    labels,
+    leaves,
+    parsed,
+    parts_in,
+)
 from thalweg.checkpoint.entries import plain
 from thalweg.checkpoint.foreign import Source, opened_any
 from thalweg.checkpoint.numbers import Changed, changed
@@ -188,20 +197,23 @@ class _Compared:
     def entries(self) -> tuple[dict[Key, Any], dict[Key, Any]]:
         """Everything by part and key, of both files."""
         found: tuple[dict[Key, Any], dict[Key, Any]] = {}, {}
+        data = [parts_in(source) for source in self.sources]
         for name in dict.fromkeys(name for source in self.sources for name in source.kinds):
-            sources = [source if name in source.kinds else None for source in self.sources]
-            parts = [None if source is None else source.part(name) for source in sources]
             optimizers = [
-                parsed(part) if source is not None and source.kinds[name] == OPTIMIZER else None
-                for source, part in zip(sources, parts, strict=True)
+                parsed(parts[name]) if source.kinds.get(name) == OPTIMIZER else None
+                for source, parts in zip(self.sources, data, strict=True)
             ]
             names = _names(*optimizers)
             if names is not None:
                 self.by_order.append(name)
-            for entries, source, part, saved in zip(found, sources, parts, optimizers, strict=True):
-                data = part if saved is None else _by_parameter(part, saved, names or labels(saved))
-                if source is not None:
-                    entries.update({(name, *key): leaf for key, leaf in leaves(data)})
+            for entries, parts, saved in zip(found, data, optimizers, strict=True):
+                if saved is not None:
+                    part = _by_parameter(parts[name], saved, names or labels(saved))
+                elif name in parts:
+                    part = parts[name]
+                else:
+                    continue
+                entries.update({(name, *key): leaf for key, leaf in leaves(part)})
         return found
 
     def compare(self, name: str, a: Any, b: Any) -> None:

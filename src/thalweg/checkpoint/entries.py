@@ -119,6 +119,11 @@ class Part:
     optimizer: Optimizer | None = None
 
     @property
+    def entries(self) -> list[Stored | Value]:
+        """Tensors, then values."""
+        return [*self.tensors, *self.values]
+
+    @property
     def elements(self) -> int:
         """Of all tensors; what is there twice counts once."""
         return sum(tensor.elements for tensor in self.tensors if tensor.same_as is None)
@@ -163,10 +168,7 @@ class Contents:
     @property
     def nonfinite(self) -> tuple[Stored | Value, ...]:
         """Tensors with elements that are NaN or infinite, and values that are NaN."""
-        entries: list[Stored | Value] = []
-        for part in self.parts:
-            entries += (*part.tensors, *part.values)
-        return tuple(entry for entry in entries if entry.nonfinite)
+        return tuple(entry for part in self.parts for entry in part.entries if entry.nonfinite)
 
     def to_dict(self) -> dict[str, Any]:
         """The contents as JSON can hold them; what is not finite as text."""

@@ -35,9 +35,9 @@ class Changed:
 
     Attributes:
         different: elements that differ in any bit.
-        equal: of these, those that are the same number: zeros of both signs, and NaNs.
-        nonfinite: of these, those that are finite in one tensor only, or infinite or NaN in another
-            way.
+        equal: of these, those that are the same number: zeros of both signs, or NaNs.
+        nonfinite_a: of the others, those that are NaN or infinite in the first tensor.
+        nonfinite_b: in the second.
         largest: the largest difference of two finite elements.
         relative: the largest difference as a share of the larger of both, 0 to 2.
         overall: the norm of the difference as a share of the first tensor's; of finite elements.
@@ -46,7 +46,8 @@ class Changed:
 
     different: int = 0
     equal: int = 0
-    nonfinite: int = 0
+    nonfinite_a: int = 0
+    nonfinite_b: int = 0
     largest: float = 0.0
     relative: float = 0.0
     overall: float | None = None
@@ -84,9 +85,10 @@ def changed(a: Tensor, b: Tensor) -> Changed:
     """How two tensors of the same dtype and shape differ.
 
     >>> changed(torch.tensor([4.0, 0.0, math.nan]), torch.tensor([2.0, -0.0, math.nan]))
-    Changed(different=2, equal=1, nonfinite=0, largest=2.0, relative=0.5, overall=0.5)
+    Changed(different=2, equal=1, nonfinite_a=0, nonfinite_b=0, largest=2.0, relative=0.5,
+    overall=0.5)
     """
-    different = equal = nonfinite = 0
+    different = equal = nonfinite_a = nonfinite_b = 0
     largest = relative = apart = 0.0
     for one, other in zip(components(a), components(b), strict=True):
         for x, y in pieces(one, other):
@@ -102,7 +104,8 @@ def changed(a: Tensor, b: Tensor) -> Changed:
                 x, y, gap = x[where], y[where], gap[where]
                 finite = x.isfinite() & y.isfinite()
                 alike = (x == y) | (x.isnan() & y.isnan())
-                nonfinite += int((~finite & ~alike).count_nonzero())
+                nonfinite_a += int((~x.isfinite() & ~alike).count_nonzero())
+                nonfinite_b += int((~y.isfinite() & ~alike).count_nonzero())
                 equal += int((~finite & alike).count_nonzero())
                 x, y, gap, where = x[finite], y[finite], gap[finite], finite[finite]
                 if not len(gap):
@@ -116,7 +119,7 @@ def changed(a: Tensor, b: Tensor) -> Changed:
             share = gap.div_(torch.maximum(x.abs(), y.abs()))
             relative = max(relative, float(share.nan_to_num_(0.0, 2.0).max()))  # 0 / 0; above 1e308
     overall = _overall(apart, a) if different else None
-    return Changed(different, equal, nonfinite, largest, relative, overall)
+    return Changed(different, equal, nonfinite_a, nonfinite_b, largest, relative, overall)
 
 
 def _overall(norm: float, a: Tensor) -> float | None:

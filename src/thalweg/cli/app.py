@@ -10,6 +10,7 @@ import thalweg
 from thalweg.cli.bench import bench
 from thalweg.cli.config import config
 from thalweg.cli.explain import explain
+from thalweg.cli.inspect import inspect as inspect_
 from thalweg.cli.landscape import landscape
 from thalweg.cli.list import list_
 from thalweg.cli.lr_find import lr_find
@@ -58,7 +59,7 @@ def _help(command: Callable[..., None]) -> str:
 COMMANDS: dict[str, dict[str, Callable[..., None]]] = {
     "Compare optimizers": {"race": race, "bench": bench, "landscape": landscape},
     "Choose rates": {"lr-find": lr_find, "plot-schedule": plot_schedule},
-    "Look up": {"list": list_, "explain": explain, "config": config},
+    "Look up": {"inspect": inspect_, "list": list_, "explain": explain, "config": config},
 }
 
 app.callback(help=_help(_thalweg))(_thalweg)

@@ -7,8 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import typer
+from rich.cells import cell_len
 from rich.console import Console, Group
 from rich.table import Table
+from rich.text import Text
+
+_ENDLESS, _NARROWEST = 100_000, 24  # columns
 
 
 def aside() -> AbstractContextManager[Any]:
@@ -37,6 +41,49 @@ def print_rich(group: Group, width: int) -> None:
     for part in group.renderables:
         console.width = wide if isinstance(part, Table) else narrow
         console.print(part)
+
+
+def print_wide(group: Group) -> None:
+    """Print tables that begin with long names, and text.
+
+    In a terminal names are folded where a table is too wide for it. Elsewhere a row is a line of
+    whatever width: to be searched, not to be looked at.
+    """
+    console = Console()
+    terminal = console.width if console.is_terminal else _ENDLESS
+    for part in group.renderables:
+        console.width = max(terminal, _fit(console, part, terminal))
+        console.print(part)
+
+
+def _fit(console: Console, part: Any, terminal: int) -> int:
+    """Make a table's first column as narrow as need be if no other one can be folded.
+
+    Returns:
+        The width that the table needs then; 0 for what fits itself into any width.
+    """
+    if not isinstance(part, Table) or not all(column.no_wrap for column in part.columns[1:]):
+        return 0
+    options = console.options.update(width=_ENDLESS)
+    needed = console.measure(part, options=options).maximum
+    if needed <= terminal:
+        return needed
+    names = [cell_len(str(cell)) for cell in part.columns[0].cells]
+    part.columns[0].max_width = max(_NARROWEST, max(names) - (needed - terminal))
+    return console.measure(part, options=options).maximum
+
+
+def escaped(text: str) -> Text:
+    """Text from a file as it is, without markup; what cannot be printed is written as an escape.
+
+    >>> str(escaped("[red]a\\x1b[0m"))
+    '[red]a\\\\x1b[0m'
+    """
+    return Text(
+        "".join(
+            each if each.isprintable() else each.encode("unicode_escape").decode() for each in text
+        )
+    )
 
 
 def say_where(what: str, path: Path, *, beside_json: bool = False) -> None:
