@@ -70,7 +70,7 @@ def measure(millions: float, folder: Path, rounds: int) -> tuple[list[Row], dict
     def plain_save() -> None:
         save_file(tensors(), plain)
 
-    def plain_save_andflush() -> None:
+    def plain_save_and_flush() -> None:
         save_file(tensors(), plain)
         flush()
 
