@@ -112,7 +112,7 @@ def test_folders_that_cannot_be_synced(
 
 def test_what_is_no_file_is_not_replaced(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
-    with pytest.raises(IsADirectoryError, match="cannot write folder in .*; choose another"):
+    with pytest.raises(IsADirectoryError, match=r"cannot write folder in .*; choose another"):
         write_whole(tmp_path / "folder", "x")
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(OSError, match="no regular file"):

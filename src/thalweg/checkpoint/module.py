@@ -129,7 +129,7 @@ def _compare(module: nn.Module, data: Mapping[str, Any]) -> LoadReport:
             misshaped.append(Misshaped(key, "", tuple(value.shape), tuple(target.shape)))
         else:
             loaded.append(key)
-    optional = set(_counts(module, getattr(data, "_metadata", {})))
+    optional = set(_counts(module, data))
     return LoadReport(
         loaded=tuple(key for key in own if key in set(loaded)),
         missing=tuple(key for key in own if key not in data and key not in optional),
@@ -139,12 +139,15 @@ def _compare(module: nn.Module, data: Mapping[str, Any]) -> LoadReport:
     )
 
 
-def _counts(module: nn.Module, versions: Mapping[str, Any]) -> list[str]:
+def _counts(module: nn.Module, data: Mapping[str, Any]) -> list[str]:
     """The entries that torch adds to state dicts of its early versions."""
+    versions = getattr(data, "_metadata", {})
     return [
         f"{prefix}.{_COUNT}".lstrip(".")
         for prefix, each in module.named_modules()
-        if isinstance(each, _NormBase) and (versions.get(prefix, {}).get("version") or 1) < 2
+        if isinstance(each, _NormBase)
+        and (versions.get(prefix, {}).get("version") or 1) < 2
+        and f"{prefix}.running_mean".lstrip(".") in data
     ]
 
 
@@ -154,16 +157,15 @@ def _tried(module: nn.Module, data: "OrderedDict[str, Any]", strict: bool) -> Pe
         if not isinstance(value, Tensor):
             data[key] = apart(value)  # extra state may be kept
 
-    def commit() -> None:
+    def commit() -> LoadReport:
         missing, unexpected = module.load_state_dict(data, strict=strict)
-        pending.report = LoadReport(
+        return LoadReport(
             loaded=tuple(key for key in data if key not in unexpected),
             missing=tuple(missing),
             unexpected=tuple(unexpected),
         )
 
-    pending = Pending(commit, _memory(module))
-    return pending
+    return Pending(commit, _memory(module))
 
 
 def _memory(module: nn.Module) -> Callable[[], None]:
@@ -174,16 +176,17 @@ def _memory(module: nn.Module) -> Callable[[], None]:
 
     @torch.no_grad()
     def restore() -> None:
-        for each, attributes, tables, extra in modules:
+        for each, attributes, tables, _ in modules:
             vars(each).clear()
             vars(each).update(attributes)
             for table, entries in tables:
                 table.clear()
                 table.update(entries)
-            if extra is not None:
-                each.set_extra_state(extra[0])
         for tensor, value in values:
             tensor.copy_(value)
+        for each, _, _, extra in modules:
+            if extra is not None:
+                each.set_extra_state(extra[0])
 
     return restore
 

@@ -17,7 +17,7 @@ class Pending:
     """Data that was checked, and only waits to be taken over.
 
     Attributes:
-        commit: takes it over.
+        commit: takes it over; may give a report, where it is only known then.
         undo: puts everything back, also after half of it; None if ``commit`` cannot fail.
         report: what of it fits; None where nothing goes by name, or before it was tried.
     """
@@ -41,7 +41,9 @@ def commit_all(pending: Iterable[Pending]) -> None:
             for each in parts:
                 if each.undo is not None:
                     done.append(each.undo)
-                    each.commit()
+                    found = each.commit()
+                    if isinstance(found, LoadReport):
+                        each.report = found
         except BaseException as error:
             for undo in reversed(done):
                 try:
