@@ -170,7 +170,7 @@ def _found(source: Source, parts: Mapping[str, Any]) -> dict[str, str]:
     """Where the file has each part; ValueError if it lacks one."""
     found = {name: name for name in parts if name in source.kinds}
     if isinstance(source, Foreign):
-        for name in parts.keys() - found.keys():
+        for name in (name for name in parts if name not in found):
             others = next((names for names in USUAL if name in names), ())
             # A state dict that is alone in its file has no name of its own.
             there = others if len(source.kinds) > 1 else tuple(source.kinds)

@@ -117,7 +117,7 @@ def _compare(module: nn.Module, data: Mapping[str, Any]) -> LoadReport:
     """What fits of a state dict, for a module that torch loads by its names alone."""
     own: dict[str, Tensor] = module.state_dict()
     loaded, misshaped, other = [], [], []
-    for key in own.keys() & data.keys():
+    for key in (key for key in own if key in data):
         value, target = data[key], own[key]
         if not isinstance(value, Tensor):
             other.append(f"{key}: must be a tensor, got {type(value).__name__}")
