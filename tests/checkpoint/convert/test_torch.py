@@ -20,6 +20,7 @@ from tests.checkpoint.convert.libraries import (
 from tests.optim.problems import FULLEST, Case
 from thalweg.checkpoint.convert import convert
 from thalweg.optim.catalogue import classes
+from thalweg.optim.state_dict import named
 from thalweg.optim.swa_utils import CarriedAverage
 
 CASES = [
@@ -209,3 +210,17 @@ def test_adagrad_begins_in_the_constructor() -> None:
         p.grad = torch.ones_like(p)
     to.step()
     assert to.state[params[0]]["step"] == 1
+
+
+def test_parameters_under_their_names() -> None:
+    """The form that a checkpoint file has them in."""
+    case = Case("AdamW", "plain", {})
+    _, before = trained(thalweg.optim, case)
+    names = [f"layer.{i}" for i in range(5)]
+    _, after = trained(thalweg.optim, case)
+    converted = convert(named(before.state_dict(), names), after)
+    assert list(converted["state"]) == [name for i, name in enumerate(names) if i != 3]
+    assert converted["param_groups"][1]["params"] == names[3:]
+    plain = convert(before.state_dict(), after)
+    for i, name in enumerate(names):
+        assert converted["state"].get(name) == plain["state"].get(i)

@@ -77,7 +77,7 @@ def convert(
     (tensor(1.), tensor([0.1000, 0.1000]))
     """
     target = _target(to)
-    own = to if isinstance(to, Optimizer) else _like(to, target)
+    own = to if isinstance(to, Optimizer) else _like(target)
     saved = Saved.checked(state_dict)
     library = _library(saved, target, own, source)
     layout = library.layouts.get(target)
@@ -129,8 +129,8 @@ def _target(to: Any) -> str:
     )
 
 
-def _like(to: torch.optim.Optimizer, target: str) -> Optimizer:
-    """Ours of the same name, for its checks."""
+def _like(target: str) -> Optimizer:
+    """Ours of that name, for its checks."""
     cls: Any = getattr(optim, target)
     own: Optimizer = cls([torch.nn.Parameter(torch.zeros(1))])
     return own
