@@ -3,7 +3,7 @@
 One file per library: a table of what it calls what, and when its rule is another than ours.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -101,9 +101,10 @@ def convert(
         options = _options(library, layout, target, group, base)
         own.check_options(options)
         groups.append({**options, "params": list(group.params)})
+        needed = _needed(own, options)
         for i, key in enumerate(group.params):
             if entry := group.entries.get(key):
-                states = _entry(library, layout, own, target, group, options, key, entry)
+                states = _entry(library, layout, own, target, group, needed, key, entry)
                 state.update({key: states} if states else {})  # SGD without momentum has none
             elif target == "Adagrad" and i < len(base["params"]):
                 state[key] = _begun(base["params"][i], options)
@@ -197,13 +198,31 @@ def _options(
     return {**own, **kept, **{n: v for n, v in told.items() if v is not ABSENT}}
 
 
+def _needed(
+    own: Optimizer, options: Mapping[str, Any]
+) -> Callable[[Mapping[str, Any]], Sequence[str]]:
+    """The states that must be there beside those present, asked once for parameters alike.
+
+    The answer is read off the rule, which takes milliseconds.
+    """
+    answers: dict[Any, Sequence[str]] = {}
+
+    def needed(present: Mapping[str, Any]) -> Sequence[str]:
+        alike = (*present, float(present.get("averaged_models", 0)) >= 1)
+        if alike not in answers:
+            answers[alike], _ = own.state_names(options, present)
+        return answers[alike]
+
+    return needed
+
+
 def _entry(
     library: Library,
     layout: Layout,
     own: Optimizer,
     target: str,
     group: Group,
-    options: Mapping[str, Any],
+    needed: Callable[[Mapping[str, Any]], Sequence[str]],
     key: Any,
     entry: Mapping[str, Any],
 ) -> dict[str, Any]:
@@ -225,8 +244,7 @@ def _entry(
         return {}
     steps = count(place, library.step(group, entry)) if own.rule.counted else 0.0
     present = {"step": steps, **found} if own.rule.counted else found
-    needed, _ = own.state_names(options, present)
-    if missing := [name for name in needed if name not in present]:
+    if missing := [name for name in needed(present) if name not in present]:
         raise ValueError(
             f"convert: {library.name}'s state cannot become {target}'s: {place} lacks "
             f"{', '.join(missing)}; it has {', '.join(map(str, entry))}. Is it another optimizer's?"
