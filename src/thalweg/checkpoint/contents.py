@@ -10,9 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from thalweg.checkpoint.container import DATA, OPTIMIZER, RANDOM_STATE, Container
+from thalweg.checkpoint.container import Container
 from thalweg.checkpoint.entries import Contents, Optimizer, Parameter, Part, Stored, Value
 from thalweg.checkpoint.foreign import Source, opened_any
+from thalweg.checkpoint.header import DATA, OPTIMIZER, RANDOM_STATE
 from thalweg.checkpoint.numbers import components, numbers
 from thalweg.optim.state_dict.form import Saved, parse
 

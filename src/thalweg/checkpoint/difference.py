@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from thalweg.checkpoint.container import OPTIMIZER
+from thalweg.checkpoint.header import OPTIMIZER
 from thalweg.checkpoint.contents import (
     Key,
     Progress,

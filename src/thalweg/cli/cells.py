@@ -18,7 +18,7 @@ ALARM, HEAD, ASIDE = "bold red", "bold", "dim"
 def pairs() -> Table:
     """A table of names and what they stand for."""
     table = Table.grid(padding=(0, 2, 0, 0))
-    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
     table.add_column(overflow="fold")
     return table
 
@@ -64,7 +64,12 @@ def alarm(entry: Stored | Value) -> str:
 def value(data: Any, everything: bool) -> Text:
     """A plain value as Python writes it; a long one ends in dots."""
     text = repr(data.item() if hasattr(data, "item") and not data.ndim else data)
-    return escaped(text if everything or len(text) <= LONG else f"{text[:LONG]}…")
+    return escaped(text if everything else short(text))
+
+
+def short(text: str) -> str:
+    """The text as far as can be read with ease."""
+    return text if len(text) <= LONG else f"{text[:LONG]}…"
 
 
 def shape(lengths: Sequence[int]) -> str:

@@ -10,7 +10,7 @@ from rich.text import Text
 from thalweg.checkpoint.contents import CHECKPOINT, RANDOM, SAFETENSORS, TORCH
 from thalweg.checkpoint.entries import Contents, Optimizer, Parameter, Part, Stored, Value
 from thalweg.cli.cells import ALARM, HEAD, alarm, columns, cut, pairs, shape, size, value
-from thalweg.cli.printing import escaped
+from thalweg.cli.printing import Name, escaped
 from thalweg.race.report.formats import MISSING, counted, format_count
 
 NAMED = 10  # tensors that are named at the top
@@ -56,7 +56,8 @@ def _about(contents: Contents) -> Iterable[Text]:
     yield Text(f"NOT FINITE: {', '.join(counted(n, what) for n, what in counts if n)}", ALARM)
     for entry in found[:NAMED]:
         line = Text("  ", ALARM).append(escaped(entry.name))
-        yield line.append(f": {alarm(entry)} of {counted(_elements(entry), 'element')}")
+        of = f" of {counted(entry.elements, 'element')}" if isinstance(entry, Stored) else ""
+        yield line.append(f": {alarm(entry)}{of}")
     if len(found) > NAMED:
         yield Text(f"  and {counted(len(found) - NAMED, 'other')}, marked below", ALARM)
 
@@ -104,10 +105,6 @@ def _within(part: str, entry: Stored | Value) -> str:
     return entry.name.removeprefix(f"{part}/")
 
 
-def _elements(entry: Stored | Value) -> int:
-    return entry.elements if isinstance(entry, Stored) else 1
-
-
 def _is_single(part: Part) -> bool:
     """Whether the part is one value or one tensor, as a step or a generator's state."""
     return [entry.name for entry in part.entries] == [part.name]
@@ -138,7 +135,7 @@ def _tensors(part: Part, everything: bool) -> Iterable[RenderableType]:
     rows, rest = cut(part.tensors, everything, lambda tensor: bool(tensor.nonfinite))
     for tensor in rows:
         table.add_row(
-            escaped(_within(part.name, tensor)),
+            Name(escaped(_within(part.name, tensor))),
             shape(tensor.shape),
             tensor.dtype,
             size(tensor.bytes),
@@ -172,7 +169,7 @@ def _values(
             text = value(entry.value, everything)
         else:
             text = Text(f"{entry.dtype} {shape(entry.shape)}, {size(entry.bytes)}")
-        name = escaped(_within(part, entry))
+        name = Name(escaped(_within(part, entry)))
         table.add_row(name, text, style=ALARM if entry.nonfinite else "")
     yield table
     yield from rest
@@ -209,7 +206,7 @@ def _groups(optimizer: Optimizer, everything: bool) -> Iterable[RenderableType]:
             for name in common
         )
         table = pairs()
-        table.add_row("all groups" if len(groups) > 1 else "options", told)
+        table.add_row(Name(Text("all groups" if len(groups) > 1 else "options")), told)
         yield table
     if len(groups) > 1:
         table = columns("group", ">parameters", ">elements", *varied)
@@ -245,7 +242,7 @@ def _parameters(optimizer: Optimizer, everything: bool) -> Iterable[RenderableTy
         group = MISSING if p.group is None else f"{p.group}"
         remarks = "; ".join(_alarms(p))
         table.add_row(
-            escaped(p.name),
+            Name(escaped(p.name)),
             *([group] if several else []),
             MISSING if p.shape is None else shape(p.shape),
             *(_cell(p, p.states.get(name, ())) for name in states),

@@ -6,8 +6,8 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from thalweg.checkpoint.difference import Alone, ChangedTensor, ChangedValue, Difference
-from thalweg.cli.cells import ALARM, ASIDE, HEAD, columns, cut, value
-from thalweg.cli.printing import escaped
+from thalweg.cli.cells import ALARM, ASIDE, HEAD, LONG, columns, cut, pairs, short, value
+from thalweg.cli.printing import Name, escaped
 from thalweg.race.report.formats import MISSING, format_count
 
 MEANING = (
@@ -36,14 +36,16 @@ def report(found: Difference, everything: bool) -> Group:
         table = columns("another shape or dtype", "A", "B", fold=True)
         rows, rest = cut(found.forms, everything)
         for form in rows:
-            table.add_row(escaped(form.name), escaped(form.a), escaped(form.b))
+            table.add_row(Name(escaped(form.name)), escaped(form.a), escaped(form.b))
         blocks += [Text(), table, *rest]
     if values := _values(found):
-        table = columns("value", "A", "B", fold=True)
+        table = pairs()
         rows, rest = cut(values, everything)
         for each in rows:
-            table.add_row(escaped(each.name), value(each.a, everything), value(each.b, everything))
-        blocks += [Text(), table, *rest]
+            style = ALARM if _is_nan(each.a) or _is_nan(each.b) else ""
+            arrow = Text(" → ").join(_both(each, everything))
+            table.add_row(Name(escaped(each.name)), arrow, style=style)
+        blocks += [Text(), Text("values, A → B", HEAD), table, *rest]
     if tensors := [each for each in found.tensors if each.a is None]:
         blocks += [Text(), *_tensors(tensors, everything), Text(MEANING, ASIDE)]
     return Group(*blocks)
@@ -95,6 +97,16 @@ def _values(found: Difference) -> list[ChangedValue]:
     return [*found.values, *numbers]
 
 
+def _both(each: ChangedValue, everything: bool) -> tuple[Text, Text]:
+    """Both values; long ones from shortly before where they differ."""
+    a, b = str(value(each.a, True)), str(value(each.b, True))
+    same = next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), 0)
+    start = same - LONG // 4
+    if everything or start <= 0 or max(len(a), len(b)) <= LONG:
+        return value(each.a, everything), value(each.b, everything)
+    return Text(f"…{short(a[start:])}"), Text(f"…{short(b[start:])}")
+
+
 def _last(name: str, separator: str) -> str:
     return name.rpartition(separator)[2]
 
@@ -117,7 +129,7 @@ def _tensors(tensors: Sequence[ChangedTensor], everything: bool) -> Iterable[Ren
     for each in rows:
         found = each.changed
         table.add_row(
-            escaped(each.name),
+            Name(escaped(each.name)),
             format_count(each.elements),
             "all" if found.different == each.elements else format_count(found.different),
             f"{found.largest:.3g}",

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from thalweg.checkpoint.container import CheckpointError
+from thalweg.checkpoint.header import CheckpointError
 from thalweg.checkpoint.contents import inspect as look
 from thalweg.checkpoint.difference import diff as compare
 from thalweg.cli.contents import report
@@ -35,7 +35,7 @@ def inspect(
 
     \b
       thalweg inspect run/step-001000.safetensors
-      thalweg inspect --diff run/step-001000.safetensors run/step-002000.safetensors
+      thalweg inspect --diff old.safetensors new.safetensors
       thalweg inspect model.pt --json
     """
     if len(files) != 1 + diff:

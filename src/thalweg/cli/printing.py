@@ -2,13 +2,15 @@
 
 import json
 import sys
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
 import typer
 from rich.cells import cell_len
-from rich.console import Console, Group
+from rich.console import Console, ConsoleOptions, Group
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -71,6 +73,35 @@ def _fit(console: Console, part: Any, terminal: int) -> int:
     names = [cell_len(str(cell)) for cell in part.columns[0].cells]
     part.columns[0].max_width = max(_NARROWEST, max(names) - (needed - terminal))
     return console.measure(part, options=options).maximum
+
+
+class Name:
+    """A name that may be long: where it must be folded, it is so after a dot or a slash.
+
+    Args:
+        text: the name.
+    """
+
+    def __init__(self, text: Text) -> None:
+        self.text = text
+
+    def __str__(self) -> str:
+        return self.text.plain
+
+    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
+        return Measurement(min(_NARROWEST, self.text.cell_len), self.text.cell_len)
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Text]:
+        rest, indent = self.text, ""
+        while len(indent) + rest.cell_len > options.max_width:
+            room = max(1, options.max_width - len(indent))
+            while cell_len(rest.plain[:room]) > options.max_width - len(indent) and room > 1:
+                room -= 1
+            at = max((rest.plain.rfind(mark, 0, room) for mark in "./_"), default=-1) + 1
+            line, rest = rest.divide([at if at > room // 3 else room])
+            yield Text(indent).append_text(line)
+            indent = "  "
+        yield Text(indent).append_text(rest)
 
 
 def escaped(text: str) -> Text:
