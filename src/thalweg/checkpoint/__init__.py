@@ -11,8 +11,11 @@
 0
 """
 
-from thalweg.checkpoint.container import CheckpointError
+from thalweg.checkpoint.contents import inspect
 from thalweg.checkpoint.convert import convert
+from thalweg.checkpoint.difference import Difference, diff
+from thalweg.checkpoint.entries import Contents
+from thalweg.checkpoint.header import CheckpointError
 from thalweg.checkpoint.latest import latest
 from thalweg.checkpoint.load import Loaded, load, read
 from thalweg.checkpoint.save import save
@@ -20,9 +23,13 @@ from thalweg.optim.state_dict import LoadReport
 
 __all__ = [
     "CheckpointError",
+    "Contents",
+    "Difference",
     "LoadReport",
     "Loaded",
     "convert",
+    "diff",
+    "inspect",
     "latest",
     "load",
     "read",
