@@ -87,6 +87,37 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         _ACTIVE.discard(temporary.name)
 
 
+@contextlib.contextmanager
+def held(path: str | os.PathLike[str]) -> Iterator[str]:
+    """A name for the very file that is at the path now, until the block ends.
+
+    A reader that opens a file twice by its path may find two files, if another is put in its place
+    meanwhile: with this name it finds one.
+
+    Args:
+        path: of the file.
+
+    Raises:
+        OSError: there is no such file, it cannot be read, or it is something else than a file; with
+            its ``errno``. The message names the path.
+
+    >>> import tempfile
+    >>> path = write_whole(Path(tempfile.mkdtemp(), "numbers"), "1 2 3")
+    >>> with held(path) as name:
+    ...     _ = write_whole(path, "4 5 6")
+    ...     Path(name).read_text()
+    '1 2 3'
+    """
+    # A pipe without a writer must not make us wait.
+    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        _check_regular(os.fstat(file).st_mode, os.fspath(path))
+        name = f"/proc/self/fd/{file}"
+        yield name if os.path.exists(name) else os.fspath(path)
+    finally:
+        os.close(file)
+
+
 def beside(path: Path) -> Path:
     """A name for a temporary file in another's folder, which no other call gives."""
     return path.with_name(f"{_prefix(path)}{os.getpid()}.{secrets.token_hex(4)}.tmp")
@@ -102,11 +133,14 @@ def _prefix(path: Path) -> str:
 def _check_target(target: Path) -> None:
     """Raise for what must not be replaced by a file: a folder, a device."""
     with contextlib.suppress(FileNotFoundError):
-        mode = target.stat().st_mode
-        if stat.S_ISDIR(mode):
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-        if not stat.S_ISREG(mode):
-            raise OSError(errno.EINVAL, "what has this name is no regular file")
+        _check_regular(target.stat().st_mode, os.fspath(target))
+
+
+def _check_regular(mode: int, path: str) -> None:
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+    if not stat.S_ISREG(mode):
+        raise OSError(errno.EINVAL, "what has this name is no regular file", path)
 
 
 def _remove_leftovers(target: Path) -> None:
