@@ -47,7 +47,7 @@ AVERAGE_RANGES: Ranges = {
     "average_every": AT_LEAST_ONE,
 }
 
-_GROUP_KEYS = (
+GROUP_KEYS = (
     *("params", "param_names", "name", "lr_scale"),
     *("initial_lr", "max_lr", "min_lr", "swa_lr", "max_momentum", "base_momentum"),  # schedulers'
 )
@@ -298,7 +298,7 @@ class Optimizer(torch.optim.Optimizer):
 
     def check_options(self, group: Mapping[str, Any]) -> None:
         """Raise for options that are wrong by themselves or together."""
-        known = [*self.defaults, *_GROUP_KEYS]
+        known = [*self.defaults, *GROUP_KEYS]
         for key in group:
             if key not in known and (hint := nearest(str(key), self.defaults, ALIKE)):
                 raise TypeError(f"{self._name}: a parameter group has the key {key!r}{hint}")

@@ -24,7 +24,7 @@ from thalweg.checkpoint.convert.library import (
 )
 from thalweg.names import unknown
 from thalweg.optim.catalogue import classes
-from thalweg.optim.optimizer import _GROUP_KEYS, Optimizer
+from thalweg.optim.optimizer import GROUP_KEYS, Optimizer
 
 __all__ = ["convert"]
 
@@ -185,10 +185,10 @@ def _options(
     kept = {
         name: value
         for name, value in group.options.items()
-        if name in _GROUP_KEYS and value is not None
+        if name in GROUP_KEYS and value is not None
     }
     for name in group.options:
-        if name not in layout.options and name not in layout.idle and name not in _GROUP_KEYS:
+        if name not in layout.options and name not in layout.idle and name not in GROUP_KEYS:
             raise ValueError(
                 f"convert: {library.name}'s state cannot become {target}'s: {group.place} has the "
                 f"option {name!r}, which {target} has not there; is it another optimizer's? If it "
