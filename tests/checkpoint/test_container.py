@@ -20,6 +20,7 @@ from tests.checkpoint.same import same
 from tests.checkpoint.test_tree import TENSORS
 from thalweg.checkpoint import CheckpointError, container, read
 from thalweg.checkpoint.container import opened, write
+from thalweg.checkpoint.header import Entry
 from thalweg.checkpoint.tree import DTYPES
 
 
@@ -58,7 +59,7 @@ def test_a_header_tells_of_its_file(tmp_path: Path) -> None:
         assert file.trees == {"m": {"w": {"$tensor": "m/w"}}, "n": 1}
         assert file.versions["torch"] == torch.__version__
         (entry,) = file.entries.values()
-        assert entry == container.Entry("F32", (2, 3), digest(b"\0\0\x80?" * 6))
+        assert entry == Entry("F32", (2, 3), digest(b"\0\0\x80?" * 6))
         with pytest.raises(KeyError, match="nope"):
             file.tensor("nope")
 

@@ -7,7 +7,6 @@ from typing import Any
 
 from torch import Tensor
 
-from thalweg.checkpoint.header import OPTIMIZER
 from thalweg.checkpoint.contents import (
     Key,
     Progress,
@@ -20,6 +19,7 @@ from thalweg.checkpoint.contents import (
 )
 from thalweg.checkpoint.entries import plain
 from thalweg.checkpoint.foreign import Source, opened_any
+from thalweg.checkpoint.header import OPTIMIZER
 from thalweg.checkpoint.numbers import Changed, changed
 from thalweg.optim.state_dict.form import SHAPES, Saved
 

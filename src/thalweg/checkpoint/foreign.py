@@ -14,16 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from thalweg.checkpoint.container import (
-    DATA,
-    MODULE,
-    OPTIMIZER,
-    Container,
-    broken,
-    check_file,
-    opened,
-    plain_tensors,
-)
+from thalweg.checkpoint.container import Container, opened_held, plain_tensors
+from thalweg.checkpoint.header import DATA, MODULE, OPTIMIZER, broken
+from thalweg.files import held
 
 # How torch.save's files begin, the present ones and those before torch 1.6.
 _ZIP, _LEGACY = b"PK\x03\x04", b"\x80\x02\x8a\nl\xfc\x9cF"
@@ -68,23 +61,23 @@ def opened_any(path: str | os.PathLike[str]) -> Iterator[Source]:
         CheckpointError: it is none of these files, or damaged.
     """
     target = Path(path)
-    check_file(target)
-    with open(target, "rb") as file:
-        start = file.read(len(_LEGACY))
-    if start.startswith((_ZIP, _LEGACY)):
-        yield _of_torch(target, mapped=start != _LEGACY)
-        return
-    with opened(target) as container:
-        if container is None:
-            yield Foreign(target, {"model": MODULE}, {"model": plain_tensors(target)})
-        else:
-            container.check()
-            yield container
+    with held(target) as name:
+        with open(name, "rb") as file:
+            start = file.read(len(_LEGACY))
+        if start.startswith((_ZIP, _LEGACY)):
+            yield _of_torch(target, name, mapped=start != _LEGACY)
+            return
+        with opened_held(target, name) as container:
+            if container is None:
+                yield Foreign(target, {"model": MODULE}, {"model": plain_tensors(target, name)})
+            else:
+                container.check()
+                yield container
 
 
-def _of_torch(path: Path, mapped: bool) -> Foreign:
+def _of_torch(path: Path, name: str, mapped: bool) -> Foreign:
     try:
-        found = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+        found = torch.load(name, map_location="cpu", weights_only=True, mmap=mapped)
     except pickle.UnpicklingError as error:
         raise broken(
             path,

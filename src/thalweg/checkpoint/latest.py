@@ -4,7 +4,8 @@ import os
 import warnings
 from pathlib import Path
 
-from thalweg.checkpoint.container import CheckpointError, opened
+from thalweg.checkpoint.container import opened
+from thalweg.checkpoint.header import CheckpointError
 
 
 def latest(folder: str | os.PathLike[str], pattern: str = "*.safetensors") -> Path:
@@ -21,7 +22,7 @@ def latest(folder: str | os.PathLike[str], pattern: str = "*.safetensors") -> Pa
         NotADirectoryError: it is a file.
 
     Warns:
-        UserWarning: for each damaged file that it comes upon, by name.
+        UserWarning: for each damaged or unreadable file that it comes upon, by name.
 
     >>> import tempfile
     >>> from thalweg import checkpoint
@@ -42,25 +43,25 @@ def latest(folder: str | os.PathLike[str], pattern: str = "*.safetensors") -> Pa
             with opened(path) as container:
                 if container is not None:
                     found.append((container.saved, path))
-        except CheckpointError as error:
-            _warn(error)
         except (FileNotFoundError, IsADirectoryError):
             pass  # removed meanwhile; or a folder of that name
+        except (CheckpointError, OSError) as error:
+            _warn(error)
     for _, path in sorted(found, reverse=True):
         try:
             with opened(path) as container:
                 if container is not None:
                     container.check()
                     return path
-        except CheckpointError as error:
-            _warn(error)
         except FileNotFoundError:
             pass
+        except (CheckpointError, OSError) as error:
+            _warn(error)
     raise FileNotFoundError(
         f"latest: no whole checkpoint among the files {pattern!r} in {root}; there are "
         f"{len(found)} with a sound header"
     )
 
 
-def _warn(error: CheckpointError) -> None:
+def _warn(error: Exception) -> None:
     warnings.warn(f"{error}; it is skipped", UserWarning, stacklevel=3)

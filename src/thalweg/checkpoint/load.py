@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from thalweg.checkpoint import parts as of_parts
-from thalweg.checkpoint.container import DATA, RANDOM_STATE, CheckpointError
 from thalweg.checkpoint.foreign import USUAL, Foreign, Source, opened_any
+from thalweg.checkpoint.header import DATA, RANDOM_STATE, CheckpointError
 from thalweg.checkpoint.parts import Rename, kind_of, names_in
 from thalweg.checkpoint.pending import Pending, apart, commit_all
 from thalweg.checkpoint.random_state import RandomState

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from thalweg.checkpoint.container import DATA, GENERATOR, MODULE, OBJECT, OPTIMIZER
+from thalweg.checkpoint.header import DATA, GENERATOR, MODULE, OBJECT, OPTIMIZER
 from thalweg.checkpoint.module import prepare_module
 from thalweg.checkpoint.pending import Pending, apart
 from thalweg.optim import Optimizer, state_dict

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from thalweg.checkpoint import random_state
-from thalweg.checkpoint.container import RANDOM_STATE, write
+from thalweg.checkpoint.container import write
+from thalweg.checkpoint.header import RANDOM_STATE
 from thalweg.checkpoint.parts import data_of, kind_of
 from thalweg.ranges import flag
 

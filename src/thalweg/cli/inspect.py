@@ -5,9 +5,9 @@ from typing import Annotated
 
 import typer
 
-from thalweg.checkpoint.header import CheckpointError
 from thalweg.checkpoint.contents import inspect as look
 from thalweg.checkpoint.difference import diff as compare
+from thalweg.checkpoint.header import CheckpointError
 from thalweg.cli.contents import report
 from thalweg.cli.difference import report as report_difference
 from thalweg.cli.mistakes import OUTSIDE
