@@ -1,6 +1,8 @@
 """The file: what is written is read, every changed bit is found, and no forged header does harm."""
 
+import errno
 import json
+import os
 import struct
 import time
 import tracemalloc
@@ -283,3 +285,10 @@ def test_what_is_no_file(tmp_path: Path) -> None:
         read(tmp_path / "nothing")
     with pytest.raises(IsADirectoryError):
         read(tmp_path)
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(OSError, match="no regular file") as caught:
+        read(tmp_path / "pipe")
+    assert caught.value.errno == errno.EINVAL

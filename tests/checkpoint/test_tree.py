@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from tests.checkpoint.same import same
-from thalweg.checkpoint.tree import DEEPEST, DTYPES, Flat, decode, encode
+from thalweg.checkpoint.decode import decode
+from thalweg.checkpoint.tree import DEEPEST, DTYPES, Flat, encode
 
 
 def through(value: Any) -> Any:

@@ -27,6 +27,7 @@ from torch import Tensor
 
 from thalweg import __version__
 from thalweg.checkpoint import tree
+from thalweg.checkpoint.decode import decode
 from thalweg.checkpoint.header import BEGIN, DATA, CheckpointError, Entry, Header, broken, parse
 from thalweg.files import held, replacing
 
@@ -182,7 +183,7 @@ class Container:
         """
         node = self.trees[name]
         try:
-            return tree.decode(node, self.tensor)
+            return decode(node, self.tensor)
         except CheckpointError:
             raise
         except (ValueError, OverflowError, RecursionError) as error:
