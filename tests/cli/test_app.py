@@ -96,6 +96,7 @@ def test_version_and_no_command() -> None:
         (["bench", "--model", "mine:nothing"], "must return a torch.nn.Module or its parameters"),
         (["bench", "--optimizers", "adamm"], "unknown optimizer 'adamm'; did you mean Adam"),
         (["bench", "--repeats", "0"], "--repeats"),
+        (["inspect", "mine.py", "mine.py"], "give one file, or two with --diff; got 2"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )  # fmt: skip
@@ -164,6 +165,7 @@ JSON = {
     "landscape": ["landscape", "bowl", "--optimizers", "sgd(lr=0.1)", "--steps", "3"],
     "lr-find": ["lr-find", "--task", "mine:build", "--steps", "20", "--low", "1e-3"],
     "plot-schedule": ["plot-schedule", "linear(9)"],
+    "inspect": ["inspect", "mine.safetensors"],
     "list": ["list"],
     "explain": ["explain", "adamw"],
     "config": ["config"],
