@@ -11,6 +11,7 @@ import pickle
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import traceback
 from collections.abc import Callable
@@ -128,7 +129,11 @@ def _serve() -> None:
 
 
 if __name__ == "__main__":
-    from tests.checkpoint.faults import subjects
+    from tests.checkpoint.faults.subjects import Subject
 
-    subjects.Subject(0)  # all that is loaded at first use is there
+    # What is loaded at first use is there then, also for forks that may read nothing any more.
+    with tempfile.TemporaryDirectory() as folder:
+        warm = Subject(0)
+        warm.save(Path(folder, "a.safetensors"))
+        warm.load(Path(folder, "a.safetensors"))
     _serve()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,17 @@ class Subject:
         return self.state(), snapshot(self.optimizer), numbers
 
 
+def raised(
+    function: Callable[..., object], *args: Any, kinds: tuple[type[Exception], ...]
+) -> Exception | None:
+    """The error of a call, of these kinds; None if it went through."""
+    try:
+        function(*args)
+    except kinds as error:
+        return error
+    return None
+
+
 def refused(path: Path, subject: Subject, before: Any, *kinds: type[Exception]) -> Exception:
     """The error of a load that must fail, name the file and leave everything as it was.
 
@@ -95,24 +107,21 @@ def refused(path: Path, subject: Subject, before: Any, *kinds: type[Exception]) 
         before: the subject's ``untouched()``.
         kinds: of errors that are right; none given: CheckpointError.
     """
-    try:
-        subject.load(path)
-    except kinds or CheckpointError as error:
-        assert str(path) in str(error), f"{error} does not name the file"
-        assert subject.untouched() == before, f"changed by a load that failed: {error}"
-        return error
-    raise AssertionError("the damage was not found")
+    error = raised(subject.load, path, kinds=kinds or (CheckpointError,))
+    assert error is not None, "the damage was not found"
+    assert str(path) in str(error), f"{error} does not name the file"
+    assert subject.untouched() == before, f"changed by a load that failed: {error}"
+    return error
 
 
 def refused_save(path: Path, subject: Subject, kind: type[OSError]) -> OSError | None:
     """The error of a save, which must name the file and its folder; None if it went through."""
-    try:
-        subject.save(path)
-    except kind as error:
-        for name in (path.name, str(path.parent)):
-            assert name in str(error), f"{error} does not name the file"
-        return error
-    return None
+    error = raised(subject.save, path, kinds=(kind,))
+    if error is not None:
+        assert path.name in str(error), f"{error} does not name the file"
+        assert str(path.parent) in str(error), f"{error} does not name the folder"
+        assert isinstance(error, OSError)
+    return error
 
 
 def seeded(name: str, case: int) -> random.Random:
