@@ -151,6 +151,20 @@ def test_numbers_are_compared_with_names_in_their_order(tmp_path: Path) -> None:
     assert each.name == "optimizer/state/0.weight/exp_avg"
 
 
+def test_names_that_come_twice_hide_nothing(tmp_path: Path) -> None:
+    for name, last in (("a", 1.0), ("b", 2.0)):
+        states = {i: {"sum": torch.full((2,), value)} for i, value in enumerate((last, 3.0))}
+        group = {"params": [0, 1], "param_names": ["same", "same"], "lr": 1.0}
+        torch.save({"state": states, "param_groups": [group]}, tmp_path / name)
+    (each,) = checkpoint.diff(tmp_path / "a", tmp_path / "b").tensors
+    assert each.name == "optimizer/state/0/sum"
+    (own,) = checkpoint.inspect(tmp_path / "a").parts
+    assert own.optimizer is not None
+    assert [(p.name, list(p.states)) for p in own.optimizer.parameters] == [
+        ("0", ["sum"]), ("1", ["sum"]),
+    ]  # fmt: skip
+
+
 def test_formats_are_compared_with_each_other(tmp_path: Path) -> None:
     model = parts()["model"]
     ours = checkpoint.save(tmp_path / "a", rng=False, model=model)

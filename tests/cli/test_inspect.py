@@ -191,6 +191,18 @@ def test_an_optimizer_alone_by_number() -> None:
     assert rows(text)["0"] == ["1×2", "8", "B"]
 
 
+def test_many_steps_and_rates_that_are_tensors_are_told_exactly() -> None:
+    states = {0: {"step": torch.tensor(12_345_678)}, 1: {"step": torch.tensor(12_345_679)}}
+    rates = [torch.tensor(0.1), torch.tensor(0.100001)]
+    groups = [{"params": [i], "lr": rate} for i, rate in enumerate(rates)]
+    torch.save({"state": states, "param_groups": groups}, "a.pt")
+    text = thalweg("inspect", "a.pt").stdout
+    assert "optimizer: at steps 12345678 to 12345679, 2 parameters by number in 2 groups" in text
+    assert [line.split()[-1] for line in text.splitlines() if line[:2] in ("0 ", "1 ")] == [
+        str(rates[0].item()), str(rates[1].item()), "12345678", "12345679",
+    ]  # fmt: skip
+
+
 def test_a_difference_is_told() -> None:
     a, own = saved("a"), model()
     b = saved("b", own, extra=1)
@@ -237,6 +249,7 @@ def test_nan_in_one_file_is_told_by_a_difference() -> None:
     lines = [line.rstrip() for line in done.stdout.splitlines()]
     (line,) = [line for line in lines if line.startswith("model/0.weight")]
     assert line.endswith("  2 NaN or infinite in B")
+    assert lines[3] == "NOT FINITE in B: 2 tensors of those that differ"
 
 
 def test_json_of_both() -> None:

@@ -180,7 +180,7 @@ def _optimizer(
     group_of = {key: k for k, keys in enumerate(saved.keys) for key in keys}
     return Optimizer(
         made_by=saved.made_by,
-        by_name=saved.names is not None,
+        by_name=has_names(saved),
         groups=tuple(saved.groups),
         parameters=tuple(
             Parameter(
@@ -194,10 +194,19 @@ def _optimizer(
     )
 
 
+def has_names(saved: Saved) -> bool:
+    """Whether an optimizer's parameters can be told apart by name."""
+    names = [name for names in saved.names or () for name in names]
+    return saved.names is not None and len(set(names)) == len(set(saved.all_keys))
+
+
 def labels(saved: Saved) -> list[str]:
-    """The names of an optimizer's parameters, all groups' in a row; else their numbers."""
-    if saved.names is not None:
-        return [name for names in saved.names for name in names]
+    """The names of an optimizer's parameters, all groups' in a row.
+
+    Their numbers where there are no names, or where two parameters have the same.
+    """
+    if has_names(saved):
+        return [name for names in saved.names or () for name in names]
     return [f"{key}" for key in saved.all_keys]
 
 

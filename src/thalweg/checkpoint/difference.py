@@ -12,6 +12,7 @@ from thalweg.checkpoint.contents import (
     Progress,
     address,
     dtype_of,
+    has_names,
     labels,
     leaves,
     parsed,
@@ -237,9 +238,9 @@ class _Compared:
 
 def _names(a: Saved | None, b: Saved | None) -> list[str] | None:
     """The parameters' names, if one file has names and the other as many numbers."""
-    if a is None or b is None or (a.names is None) == (b.names is None):
+    if a is None or b is None or has_names(a) == has_names(b):
         return None
-    return labels(b if a.names is None else a) if len(a.all_keys) == len(b.all_keys) else None
+    return labels(a if has_names(a) else b) if len(a.all_keys) == len(b.all_keys) else None
 
 
 def _by_parameter(part: Any, saved: Saved, names: list[str]) -> dict[str, Any]:

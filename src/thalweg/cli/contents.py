@@ -181,7 +181,7 @@ def _values(
 def _about_optimizer(found: Optimizer) -> str:
     steps = ""
     if found.steps is not None:
-        low, high = (f"{count:g}" for count in found.steps)
+        low, high = (f"{count:.16g}" for count in found.steps)
         steps = f"at step {low}" if low == high else f"at steps {low} to {high}"
     by = "name" if found.by_name else "number"
     groups = f" in {len(found.groups)} groups" if len(found.groups) > 1 else ""
@@ -198,7 +198,7 @@ def _optimizer(optimizer: Optimizer, everything: bool) -> Iterable[RenderableTyp
 def _groups(optimizer: Optimizer, everything: bool) -> Iterable[RenderableType]:
     groups = optimizer.groups
     names = list(dict.fromkeys(name for group in groups for name in group))
-    varied = [n for n in names if len({repr(g.get(n, MISSING)) for g in groups}) > 1]
+    varied = [n for n in names if len({str(value(g.get(n, MISSING), True)) for g in groups}) > 1]
     common = [n for n in names if n not in varied]
     if common:
         told = Text(", ").join(

@@ -8,7 +8,7 @@ from rich.text import Text
 from thalweg.checkpoint.difference import Alone, ChangedTensor, ChangedValue, Difference
 from thalweg.cli.cells import ALARM, ASIDE, HEAD, LONG, columns, cut, pairs, short, value
 from thalweg.cli.printing import Name, escaped
-from thalweg.race.report.formats import MISSING, format_count
+from thalweg.race.report.formats import MISSING, counted, format_count
 
 MEANING = (
     "Largest and relative: of a pair of elements, relative to the larger one. Overall: norm of the "
@@ -24,7 +24,7 @@ def report(found: Difference, everything: bool) -> Group:
             Text(f"the same in every bit: all {format_count(found.same)} tensors and values", HEAD)
         )
     else:
-        blocks.append(_summary(found))
+        blocks += [_summary(found), *_not_finite(found)]
     for name in found.by_order:
         blocks.append(
             escaped(f"{name}: only one file has its parameters' names; they go by their order")
@@ -65,6 +65,16 @@ def _summary(found: Difference) -> Text:
         "; ".join(f"{format_count(n)} {one if n == 1 else many}" for n, one, many in told if n),
         HEAD,
     )
+
+
+def _not_finite(found: Difference) -> Iterable[Text]:
+    for letter in "AB":
+        count = sum(
+            getattr(each.changed, f"nonfinite_{letter.lower()}") > 0 for each in found.tensors
+        )
+        if count:
+            told = f"NOT FINITE in {letter}: {counted(count, 'tensor')} of those that differ"
+            yield Text(told, ALARM)
 
 
 def _alone(alone: Sequence[Alone], everything: bool) -> Iterable[Text]:
