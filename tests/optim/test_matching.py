@@ -214,6 +214,29 @@ def test_without_names_here_those_of_the_state_dict_are_taken_over_as_in_torch()
         assert optimizer.param_groups[0]["param_names"] == ["a", "b"]
 
 
+def test_keys_that_are_names_are_not_taken_over_by_an_optimizer_without() -> None:
+    saved = packed(stepped(optim.Adam(tensors("a", "b").items())))
+    target = optim.Adam(list(tensors("x", "y").values()))
+    assert target.load_state_dict(saved).loaded == (
+        "parameter a (0 of group 0)",
+        "parameter b (1 of group 0)",
+    )
+    assert "param_names" not in target.param_groups[0]
+
+
+def test_a_hook_may_write_into_what_it_is_given() -> None:
+    saved = saved_from(optim.Adam(tensors("a").items()))
+    target = optim.Adam(tensors("a").items())
+
+    def add_a_state(optimizer: Any, state_dict: dict[str, Any]) -> None:
+        state_dict["state"] = {}
+
+    target.register_load_state_dict_pre_hook(add_a_state)
+    target.load_state_dict(saved)
+    assert not target.state
+    assert saved["state"]
+
+
 def test_names_here_stay_where_the_state_dict_has_none() -> None:
     saved = saved_from(optim.Adam(tensors("a", "b").values()))
     target = optim.Adam(tensors("x", "y").items())

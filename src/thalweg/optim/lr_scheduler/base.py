@@ -30,6 +30,7 @@ _ORDER = (
 )
 # The names under which the rates of the groups and the scheduler's class are saved.
 _RATES, _CLASS = "_group_lrs", "_class"
+_UNSAVED = ("optimizer", "_initial")  # what a state dict leaves out
 
 _MADE = count()
 
@@ -264,7 +265,7 @@ class LRScheduler(torchs.LRScheduler):
         Loads into torch's scheduler of the same name, and torch's loads here.
         """
         own = self.__dict__.items()
-        saved = {key: apart(value) for key, value in own if key not in ("optimizer", "_initial")}
+        saved = {key: apart(value) for key, value in own if key not in _UNSAVED}
         saved[_CLASS] = type(self).__name__
         saved[_RATES] = {"epoch": self.last_epoch, "lrs": self._rates_now()}
         return saved
@@ -311,13 +312,24 @@ class LRScheduler(torchs.LRScheduler):
                 f"{name}: the state dict has {', '.join(map(repr, foreign))}, which belongs to "
                 "another scheduler"
             )
-        groups = len(self.optimizer.param_groups)
-        rates = saved.get("_last_lr")
-        if rates is not None and len(rates) != groups:
+        if odd := [
+            k for k in saved if k in _UNSAVED or callable(getattr(type(self), str(k), None))
+        ]:
             raise ValueError(
-                f"{name}: the state dict is for {len(rates)} parameter groups; the optimizer has "
-                f"{groups}"
+                f"{name}: the state dict has {', '.join(map(repr, odd))}, which no scheduler saves"
             )
+        now = saved.get(_RATES)
+        if now is not None and not (isinstance(now, Mapping) and {"epoch", "lrs"} <= now.keys()):
+            raise ValueError(f"{name}: {_RATES} must have an epoch and lrs, got {now!r:.80}")
+        groups = len(self.optimizer.param_groups)
+        for rates in (saved.get("_last_lr"), now and now["lrs"]):
+            if rates is not None and not isinstance(rates, (list, tuple)):
+                raise ValueError(f"{name}: the groups' rates must be a list, got {rates!r:.80}")
+            if rates is not None and len(rates) != groups:
+                raise ValueError(
+                    f"{name}: the state dict is for {len(rates)} parameter groups; the optimizer "
+                    f"has {groups}"
+                )
 
     def _take_state(self, saved: Mapping[str, Any]) -> None:
         """Take over a state dict that was checked."""

@@ -138,6 +138,7 @@ class Saved:
         groups: options of each group, without its parameters.
         keys: of each group's parameters: numbers or names.
         names: of each group's parameters; None if there are none.
+        param_names: whether they stand beside the keys, as torch has it, and are not the keys.
         state: states by key.
         shapes: of the parameters by key, where they are told.
         made_by: the optimizer's class, where it is told.
@@ -146,6 +147,7 @@ class Saved:
     groups: list[dict[str, Any]]
     keys: list[list[Any]]
     names: list[list[str]] | None
+    param_names: bool
     state: Mapping[Any, Any]
     shapes: Mapping[Any, tuple[int, ...]]
     made_by: str | None
@@ -191,7 +193,8 @@ def parse(owner: str, saved: Any) -> Saved:
     return Saved(
         groups=[{k: v for k, v in g.items() if k not in (PARAMS, NAMES)} for g in groups],
         keys=keys,
-        names=_names(owner, groups, keys),
+        names=(names := _names(owner, groups, keys)),
+        param_names=names is not None and names is not keys,
         state=state,
         shapes=_shapes(owner, saved.get(SHAPES), keys),
         made_by=made_by if isinstance(made_by := saved.get(CLASS), str) else None,

@@ -67,6 +67,8 @@ def prepare(
 
     ours = isinstance(optimizer, Optimizer)
     if ours:  # torch's class calls them itself
+        if isinstance(state_dict, Mapping):
+            state_dict = dict(state_dict)  # a hook may write into it, as with torch
         for before in optimizer._optimizer_load_state_dict_pre_hooks.values():
             changed = before(optimizer, state_dict)
             if changed is not None:

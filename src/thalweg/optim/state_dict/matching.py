@@ -227,7 +227,7 @@ def _by_order(optimizer: torch.optim.Optimizer, names: Sequence[str] | None, sav
         if names is not None:
             label = f"{label} {names[own.number]!r}"
         result.places.append(Place(own.param, own.group, key, label))
-    if saved.names is not None:
+    if saved.names is not None and saved.param_names:
         for group, options, found in zip(groups, result.options, saved.names, strict=True):
             if NAMES not in group and options is not None:
                 options[NAMES] = list(found)  # as torch does
