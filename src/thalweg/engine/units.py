@@ -90,8 +90,7 @@ class Scalars:
             if len(block) == 1 or (block == block[0]).all():
                 cases, case = block[:1], _FIRST
             else:
-                cases, inverse = np.unique(block, axis=0, return_inverse=True)
-                case = inverse.reshape(-1)
+                cases, case = _distinct(block)
             self.rows[start:stop] = case + len(values)
             results = []
             for row in cases.tolist():
@@ -432,6 +431,21 @@ def _state(slot: Slot, name: str) -> torch.Tensor:
 
 def _parts(tensor: torch.Tensor) -> int:
     return 2 if tensor.dtype in REAL_PARTS else 1
+
+
+def _distinct(rows: Floats) -> tuple[Floats, Integers]:
+    """The distinct rows, and the number of each row among them.
+
+    As ``np.unique`` with an axis, which takes several times as long, and makes a ``TypeError`` of a
+    Ctrl-C that comes while it compares.
+    """
+    order = np.lexsort(rows.T)
+    ordered = rows[order]
+    first = np.ones(len(rows), dtype=bool)
+    first[1:] = (ordered[1:] != ordered[:-1]).any(axis=1)
+    case = np.empty(len(rows), dtype=np.int64)
+    case[order] = np.cumsum(first) - 1
+    return ordered[first], case
 
 
 def _indices(slots: Sequence[Slot]) -> Any:

@@ -211,7 +211,7 @@ class LBFGS(Optimizer):
                 d, t = -gradient, min(1.0, float(1.0 / gradient.abs().sum())) * lr
             else:
                 d, t = history.direction(gradient, previous, d, t), lr
-            slope = gradient.dot(d).cpu()
+            slope = product(gradient, d)
             previous, previous_loss = gradient, loss
             if slope > -tolerance_change:
                 break
@@ -465,6 +465,11 @@ def products(rows: Tensor, vectors: Tensor) -> Tensor:
     return total.mT
 
 
+def product(a: Tensor, b: Tensor) -> Tensor:
+    """The inner product a . b, 0-d; BLAS's depends on the number of threads."""
+    return products(a[None], b[None])[0, 0].to(a.dtype)
+
+
 def combination(weights: Tensor, rows: Tensor) -> Tensor:
     """The sum of weights_i rows_i, [n].
 
@@ -495,7 +500,7 @@ def search_along(
     def trial(t: float) -> Point:
         move(params, origin, d, t)
         loss, gradient = evaluate()
-        return Point(t, float(loss), gradient, gradient.dot(d).cpu())
+        return Point(t, float(loss), gradient, product(gradient, d))
 
     largest = float(d.abs().max())
     point, used = strong_wolfe(

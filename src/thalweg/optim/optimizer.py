@@ -128,7 +128,8 @@ class Optimizer(torch.optim.Optimizer):
     def _engine(self) -> Engine:
         engine = self.__dict__.get("_engine_")
         if engine is None:
-            engine = self.__dict__["_engine_"] = Engine(self.carried_rule, self)
+            # Of two threads that ask first, both get the same.
+            engine = self.__dict__.setdefault("_engine_", Engine(self.carried_rule, self))
         return cast(Engine, engine)
 
     @property
