@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -213,14 +214,30 @@ def _prepared(
     strict: bool,
     rename: Rename | None,
 ) -> Pending:
-    """A part made ready; errors tell the file and the part."""
+    """A part made ready; errors tell the file and the part, those of taking it over too."""
+    with _told(source, name):
+        pending = of_parts.prepare(parts[name], data, parts, strict, rename)
+    commit = pending.commit
+
+    def told() -> Any:
+        with _told(source, name):
+            return commit()
+
+    pending.commit = told
+    return pending
+
+
+@contextmanager
+def _told(source: Source, name: str) -> Iterator[None]:
     try:
-        return of_parts.prepare(parts[name], data, parts, strict, rename)
+        yield
     except CheckpointError:
         raise
-    except _ERRORS as error:
-        kind = next(each for each in _ERRORS if isinstance(error, each))
-        raise kind(f"checkpoint: {source.path}: part {name!r}: {error}") from error
+    except Exception as error:  # whatever the code of others makes of what it is given
+        kind = next((each for each in _ERRORS if isinstance(error, each)), None)
+        reason = str(error) if kind else repr(error)
+        message = f"checkpoint: {source.path}: part {name!r}: {reason}"
+        raise (kind or ValueError)(message) from error
 
 
 def _plain_values(source: Source, taken: set[str]) -> dict[str, Any]:

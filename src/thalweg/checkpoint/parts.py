@@ -149,6 +149,17 @@ def _set(generator: torch.Generator, state: Tensor) -> None:
 
 def _prepare_object(part: Any, data: Any) -> Pending:
     """Schedulers and whatever else has ``state_dict`` and ``load_state_dict``."""
-    before = deepcopy(part.state_dict())
-    own = apart(data)
-    return Pending(lambda: part.load_state_dict(own), lambda: part.load_state_dict(before))
+    before, own = deepcopy(part.state_dict()), apart(data)
+    attributes = dict(getattr(part, "__dict__", {}))
+    # torch's schedulers take any entry for an attribute, also one that no state dict has.
+    odd = [key for key in data if key not in before] if isinstance(data, Mapping) else []
+
+    def undo() -> None:
+        for key in odd:
+            if key in attributes:
+                vars(part)[key] = attributes[key]
+            else:
+                getattr(part, "__dict__", {}).pop(key, None)
+        part.load_state_dict(before)
+
+    return Pending(lambda: part.load_state_dict(own), undo)
