@@ -200,7 +200,8 @@ def test_all_that_can_be_saved_can_be_told(tmp_path: Path) -> None:
         "eight": torch.ones(2).to(torch.float8_e5m2),
         "empty": torch.zeros(0, 3), "array": np.arange(6).reshape(2, 3), 5: {"deep": [{"x": 1}]},
         "none": None, "tuple": (1, (2, math.inf)), "set": {1, 2}, "bytes": b"abc", "nothing": {},
-        "dtype": torch.bfloat16, "complex number": complex(math.nan, 1), ("a", 1): "tuple as key",
+        "dtype": torch.bfloat16, "complex number": complex(math.nan, 1), "huge": 10**5000,
+        ("a", 1): "tuple as key",
     }  # fmt: skip
     contents = checkpoint.inspect(checkpoint.save(tmp_path / "a", rng=False, data=data))
     (own,) = contents.parts
@@ -213,7 +214,7 @@ def test_all_that_can_be_saved_can_be_told(tmp_path: Path) -> None:
     assert {each.name: each.value for each in own.values if not each.nonfinite} == {
         "data/5/deep/0/x": 1, "data/none": None, "data/tuple": (1, (2, math.inf)),
         "data/set": {1, 2}, "data/bytes": b"abc", "data/nothing": {},
-        "data/dtype": torch.bfloat16, "data/('a', 1)": "tuple as key",
+        "data/huge": 10**5000, "data/dtype": torch.bfloat16, "data/('a', 1)": "tuple as key",
     }  # fmt: skip
     assert [entry.name for entry in contents.nonfinite] == ["data/complex number"]
     json.dumps(contents.to_dict(), allow_nan=False)

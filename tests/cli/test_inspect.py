@@ -288,6 +288,29 @@ def test_code_in_a_file_is_not_run(folder: Path) -> None:
     assert not (folder / "run").exists()
 
 
+ODD: dict[str, dict[Any, Any]] = {
+    "an option that is no string": {"param_groups": [{"params": [0], True: 1}, {"params": []}]},
+    "endless steps": {"state": {0: {"step": math.inf}}},
+    "steps no float can hold": {"state": {0: {"step": 10**400}}},
+    "steps no one can write": {"state": {0: {"step": 10**5000}}},
+    "steps of a word": {"state": {0: {"step": "x"}}},
+    "a state that is a number": {"state": {0: 5, "no one's": torch.ones(2)}},
+    "a tensor in lists": {"state": {0: {"x": [[torch.ones(2)], {"y": 1}], 5: None}}},
+    "no groups": {"param_groups": []},
+    "a class that is no name": {"class": 5, "shapes": [(2,)]},
+}
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_odd_optimizers_are_shown_all_the_same(odd: str) -> None:
+    torch.save({"state": {}, "param_groups": [{"params": [0]}], **ODD[odd]}, "a.pt")
+    for arguments in (["a.pt"], ["a.pt", "--json"], ["--diff", "a.pt", "a.pt", "--json"]):
+        done = thalweg("inspect", *arguments)
+        assert done.exit_code == 0, done.output
+        if "--json" in arguments:
+            assert json.loads(done.stdout).get("identical", True)
+
+
 def test_what_is_missing_is_exit_code_1() -> None:
     done = thalweg("inspect", "none")
     assert done.exit_code == 1

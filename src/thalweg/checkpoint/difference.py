@@ -18,7 +18,7 @@ from thalweg.checkpoint.contents import (
     parsed,
     parts_in,
 )
-from thalweg.checkpoint.entries import plain
+from thalweg.checkpoint.entries import plain, written
 from thalweg.checkpoint.foreign import Source, opened_any
 from thalweg.checkpoint.header import OPTIMIZER
 from thalweg.checkpoint.numbers import Changed, changed
@@ -269,12 +269,17 @@ def _alone(entries: Mapping[Key, Any], others: Mapping[Key, Any]) -> Iterator[Al
 
 def _same_value(a: Any, b: Any) -> bool:
     """Of the same type, and in every bit: zeros of both signs differ, NaN and NaN do not."""
-    return repr(a) == repr(b) or (isinstance(a, set) and isinstance(b, set) and a == b)
+    if isinstance(a, set) and isinstance(b, set):  # which keep no order
+        return a == b
+    try:
+        return repr(a) == repr(b)
+    except ValueError:  # integers of more digits than Python writes
+        return bool(a == b)
 
 
 def _form(entry: Any) -> str:
     if not isinstance(entry, Tensor):
-        return f"no tensor: {entry!r:.80}"
+        return f"no tensor: {written(entry):.80}"
     return f"{dtype_of(entry)} {list(entry.shape)}"
 
 

@@ -93,10 +93,15 @@ class Optimizer:
 
     @property
     def steps(self) -> tuple[float, float] | None:
-        """The least and the greatest step count of a parameter; None if it keeps none."""
-        entries = [entry for p in self.parameters for entry in p.states.get("step", ())]
-        counts = [entry.value for entry in entries if isinstance(entry.value, (int, float))]
-        return (min(counts), max(counts)) if counts else None
+        """The least and the greatest step count of a parameter; None if one is no number."""
+        counts = [e.value for p in self.parameters for e in p.states.get("step", ())]
+        if not counts or not all(map(_is_count, counts)):
+            return None
+        return min(counts), max(counts)
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, (int, float)) and 0 <= value < 2**63
 
 
 @dataclass(frozen=True)
@@ -189,11 +194,27 @@ def plain(value: Any) -> Any:
         return [plain(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return repr(value)
-    if value is None or isinstance(value, (bool, int, float, str)):
+    if value is None or (isinstance(value, (bool, int, float, str)) and not _is_huge(value)):
         return value
     if isinstance(value, (Stored, Value)):
         return _leaf_to_dict(value)
-    return repr(value)
+    return written(value)
+
+
+def written(value: Any) -> str:
+    """A value as Python writes it; an integer in which it would not, in hexadecimal.
+
+    >>> written([1.5, "a"]), len(written(10**5000))
+    ("[1.5, 'a']", 4155)
+    """
+    try:
+        return repr(value)
+    except ValueError:  # more digits than Python writes
+        return hex(value) if isinstance(value, int) else f"{type(value).__name__} of huge numbers"
+
+
+def _is_huge(value: Any) -> bool:
+    return isinstance(value, int) and value.bit_length() > 10_000
 
 
 def _leaf_to_dict(leaf: Stored | Value) -> dict[str, Any]:
@@ -224,4 +245,5 @@ def _part_to_dict(part: Part) -> dict[str, Any]:
                 for p in optimizer.parameters
             ],
         }
-    return found
+    made: dict[str, Any] = plain(found)
+    return made

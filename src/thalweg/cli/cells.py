@@ -6,7 +6,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from thalweg.checkpoint.entries import Stored, Value
+from thalweg.checkpoint.entries import Stored, Value, written
 from thalweg.cli.printing import escaped
 from thalweg.race.report.formats import counted, format_count
 
@@ -63,7 +63,7 @@ def alarm(entry: Stored | Value) -> str:
 
 def value(data: Any, everything: bool) -> Text:
     """A plain value as Python writes it; a long one ends in dots."""
-    text = repr(data.item() if hasattr(data, "item") and not data.ndim else data)
+    text = written(data.item() if hasattr(data, "item") and not data.ndim else data)
     return escaped(text if everything else short(text))
 
 

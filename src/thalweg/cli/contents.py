@@ -209,7 +209,7 @@ def _groups(optimizer: Optimizer, everything: bool) -> Iterable[RenderableType]:
         table.add_row(Name(Text("all groups" if len(groups) > 1 else "options")), told)
         yield table
     if len(groups) > 1:
-        table = columns("group", ">parameters", ">elements", *varied)
+        table = columns("group", ">parameters", ">elements", *(f">{name}" for name in varied))
         rows, rest = cut(range(len(groups)), everything)
         for k in rows:
             members = [p for p in optimizer.parameters if p.group == k]
