@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -24,7 +24,9 @@ from tests.engine.interrupting import instructions, interrupt_before
 from tests.engine.running import class_of
 from thalweg import optim
 from thalweg.engine.interrupts import uninterrupted
+from thalweg.optim import carried_average
 from thalweg.optim.optimizer import MODES
+from thalweg.optim.swa_utils import CarriedAverage
 from thalweg.rule import Rule
 
 OWN = "engine/interrupts.py"
@@ -310,6 +312,30 @@ def _check_signals(cases: int) -> None:
     assert child.returncode == 0, report
     assert report == [f"{name}: {cases} cases" for name in SUBJECTS]
     assert asked == sent == cases * len(SUBJECTS)
+
+
+def test_a_signal_while_averages_are_swapped_back_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    subject = Subject("carried average")
+    for _ in range(4):
+        subject.step()
+    before = [p.detach().clone() for p in subject.params]
+    average = CarriedAverage(subject.optimizer, decay=0.9, start=1)
+    write = carried_average._write
+
+    def interrupted(targets: Sequence[torch.Tensor], values: Sequence[torch.Tensor]) -> None:
+        write(targets[:2], values[:2])
+        come()
+        write(targets[2:], values[2:])
+
+    with pytest.raises(KeyboardInterrupt):
+        swap_back(average, lambda: monkeypatch.setattr(carried_average, "_write", interrupted))
+    assert all(map(torch.equal, subject.params, before))
+    subject.step()  # is not refused
+
+
+def swap_back(average: CarriedAverage, inside: Callable[[], object]) -> None:
+    with average.swapped():
+        inside()
 
 
 # ---- a step that raises ---------------------------------------------------------------------

@@ -678,3 +678,10 @@ def test_a_line_search_set_later_is_checked_too() -> None:
     with pytest.raises(RuntimeError, match="got 'wolfe'"):
         run.step()
     assert torch.equal(run.x(), before)
+
+
+def test_a_state_dict_can_be_loaded_again() -> None:
+    """torch adds an option to the defaults, not to the groups, when it loads one."""
+    optimizer = LBFGS([torch.zeros(2, requires_grad=True)])
+    for _ in range(3):
+        optimizer.load_state_dict(optimizer.state_dict())

@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 import torch
 from torch.nn import Module
 
+from thalweg.engine.interrupts import uninterrupted
 from thalweg.optim.averages import Tensors, checked_decay
 from thalweg.optim.optimizer import Optimizer
 from thalweg.rule import Rule
@@ -153,13 +154,17 @@ class CarriedAverage:
         params = [p for group in self.optimizer.param_groups for p in group["params"]]
         changed = [p for p in dict.fromkeys(params) if self.of(p) is not p]
         originals = [p.detach().clone() for p in changed]
-        refusal = self.optimizer.register_step_pre_hook(_refuse_step)
+        refusal = None
         try:
+            with uninterrupted():
+                refusal = self.optimizer.register_step_pre_hook(_refuse_step)
             _write(changed, [self.of(p) for p in changed])
             yield
         finally:
-            refusal.remove()
-            _write(changed, originals)
+            with uninterrupted():
+                _write(changed, originals)
+                if refusal is not None:
+                    refusal.remove()
 
 
 def _refuse_step(optimizer: Any, args: Any, kwargs: Any) -> NoReturn:

@@ -68,7 +68,7 @@ def checked_options(
         if key in group:
             continue
         if default is None or isinstance(default, bool):
-            group[key] = own[key]
+            group[key] = own.get(key, default)  # torch adds defaults when it loads
         elif optimizer.carries_average and key in AVERAGE_OPTIONS:
             raise ValueError(
                 f"{name}: group {k} of the state dict carries no average, the optimizer does; load "
