@@ -1,10 +1,15 @@
 """Files that were written otherwise: by ``torch.save``, or as plain safetensors.
 
-They have no digests, and nobody says what their parts are: it is told from what they hold.
+Nobody says what their parts are: it is told from what they hold. Files of ``torch.save`` have a sum
+of 32 bits (CRC-32) for each tensor, which torch writes but does not look at; it is looked at here.
+Those from before torch 1.6, those whose writer was told to leave the sums out
+(``torch.serialization.set_crc32_options``) and plain safetensors have nothing of the kind.
 """
 
+import errno
 import os
 import pickle
+import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -78,6 +83,7 @@ def opened_any(path: str | os.PathLike[str]) -> Iterator[Source]:
 def _of_torch(path: Path, name: str, mapped: bool) -> Foreign:
     try:
         found = torch.load(name, map_location="cpu", weights_only=True, mmap=mapped)
+        wrong = _wrong_sum(name) if mapped else None
     except pickle.UnpicklingError as error:
         raise broken(
             path,
@@ -85,10 +91,12 @@ def _of_torch(path: Path, name: str, mapped: bool) -> Foreign:
             "read these would run code",
             "save it again as tensors and plain data",
         ) from error
-    except OSError:
-        raise
     except Exception as error:  # whatever a damaged pickle leads to
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+            raise  # EINVAL is what comes of places before the file's begin
         raise broken(path, f"what torch.save wrote there is damaged ({_line(error)})") from error
+    if wrong is not None:
+        raise broken(path, f"what torch.save wrote there is damaged ({wrong} has another sum)")
     if not isinstance(found, Mapping) or not all(isinstance(key, str) for key in found):
         raise broken(
             path,
@@ -98,6 +106,13 @@ def _of_torch(path: Path, name: str, mapped: bool) -> Foreign:
     kind = _kind(found)
     parts = {kind: found} if kind == OPTIMIZER else {"model": found} if kind == MODULE else found
     return Foreign(path, {name: _kind(part) for name, part in parts.items()}, dict(parts))
+
+
+def _wrong_sum(name: str) -> str | None:
+    """What in an archive has another sum than was written; None if nothing has."""
+    with zipfile.ZipFile(name) as archive:
+        summed = any(each.CRC for each in archive.infolist())
+        return archive.testzip() if summed else None
 
 
 def _line(error: Exception) -> str:

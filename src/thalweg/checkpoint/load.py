@@ -77,7 +77,8 @@ def load(
 
     Files of ``torch.save`` are read too, without running code: a dict that has parts under these
     names or the usual ones (``model_state_dict``, ``global_step``, ...), or a state dict alone. So
-    are other safetensors files, as a module's state dict. Neither has digests.
+    are other safetensors files, as a module's state dict. Neither has digests; those of
+    ``torch.save`` have weaker sums, which are checked.
 
     Args:
         path: of the file.
