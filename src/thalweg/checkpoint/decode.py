@@ -141,7 +141,8 @@ class _Decoder:
         return torch.Size(node)
 
     def dtype(self, text: Any) -> torch.dtype:
-        found = getattr(torch, _need(text, str, "a dtype's name"), None)
+        # Not getattr: torch imports some of its modules when they are asked for.
+        found = vars(torch).get(_need(text, str, "a dtype's name"))
         if not isinstance(found, torch.dtype):
             raise ValueError(f"there is no dtype {text!r:.80}")
         return found

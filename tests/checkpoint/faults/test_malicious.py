@@ -7,6 +7,7 @@ import random
 import resource
 import signal
 import struct
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -219,15 +220,21 @@ def test_data_that_stands_for_nothing(tmp_path: Path, text: Callable[[], Any]) -
     assert len(str(error.value)) < 1000
 
 
-def test_reading_a_name_of_a_dtype_imports_nothing(tmp_path: Path) -> None:
-    path, of = small(tmp_path)
-    # torch imports some of its modules when they are asked for.
-    set_in(part(of), "x", Pairs([("$dtype", "_inductor")]))
+def modules_after_a_read(folder: Path, name: str) -> tuple[bool, bool]:
+    """Whether a module of torch is imported before and after a file that names it is read."""
+    path, of = small(folder)
+    set_in(part(of), "x", Pairs([("$dtype", name)]))
     path.write_bytes(of.file())
-    vars(torch).pop("_inductor", None)
-    with pytest.raises(CheckpointError):
+    before = f"torch.{name}" in sys.modules
+    with pytest.raises(CheckpointError, match="there is no dtype"):
         checkpoint.read(path)
-    assert "_inductor" not in vars(torch)
+    return before, f"torch.{name}" in sys.modules
+
+
+@pytest.mark.parametrize("name", ["_inductor", "onnx"])
+def test_a_dtypes_name_imports_nothing(name: str, tmp_path: Path, helper: Helper) -> None:
+    # torch imports some of its modules when they are asked for as attributes.
+    assert helper.run(modules_after_a_read, tmp_path, name) == (False, False)
 
 
 def many_times_one_tensor(folder: Path) -> int:
