@@ -319,16 +319,15 @@ class Stubborn:
     """An object that takes half of a state, and then raises."""
 
     def __init__(self, error: BaseException | None = None) -> None:
-        self.values, self.error = [1, 2], error
+        self.values, self.errors = [1, 2], [] if error is None else [error]
 
     def state_dict(self) -> dict[str, Any]:
         return {"values": self.values}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.values[0] = state["values"][0]
-        if self.error is not None:
-            error, self.error = self.error, None
-            raise error
+        if self.errors:
+            raise self.errors.pop()
         self.values = list(state["values"])
 
 
@@ -368,7 +367,7 @@ def test_an_object_that_raises_half_way_puts_all_back(tmp_path: Path, error: Bas
     there["extra"].note = {"text": "own", "numbers": torch.ones(1)}
     there["last"].values = [3, 4]
     before = states(there)
-    there["last"].error = error
+    there["last"].errors.append(error)
     with pytest.raises(type(error)):
         load(path, **there)
     assert same(states(there), before)

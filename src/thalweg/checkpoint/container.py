@@ -32,7 +32,7 @@ from thalweg.checkpoint.header import BEGIN, DATA, CheckpointError, Entry, Heade
 from thalweg.files import held, replacing
 
 _TEXT, _DIGEST = "thalweg", "digest"
-_CHUNK = 1 << 20  # bytes that are hashed and written at a time: they stay in the cache between
+_CHUNK = 1 << 18  # bytes that are hashed and written at a time: they stay in the cache between
 _LARGEST_HEADER = 100_000_000  # what readers of safetensors accept
 
 

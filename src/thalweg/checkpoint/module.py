@@ -1,7 +1,7 @@
 """A module's state dict: checked against the module before anything is copied into it."""
 
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from copy import deepcopy
 from typing import Any
 
@@ -11,6 +11,7 @@ from torch import __future__ as future
 from torch.nn.modules.batchnorm import _NormBase
 
 from thalweg.checkpoint.pending import Pending, apart
+from thalweg.engine.copying import copy_values
 from thalweg.optim.state_dict import LoadReport, Misshaped, Rename
 from thalweg.optim.state_dict.loading import _remedy
 
@@ -48,9 +49,15 @@ def prepare_module(
         lines = "".join(f"\n  {line}" for line in report.misfits)
         remedy = "" if report.other else _remedy(report)
         raise RuntimeError(f"{name}: the state dict does not fit:{lines}{remedy}")
-    for key in set(data) - set(report.loaded):
-        del data[key]
-    return Pending(lambda: module.load_state_dict(data, strict=False), report=report)
+    own = module.state_dict()
+    pairs = [(own[key], data[key].view(own[key].shape)) for key in report.loaded]
+    return Pending(lambda: _copy(pairs), report=report)
+
+
+def _copy(pairs: Iterable[tuple[Tensor, Tensor]]) -> None:
+    """All that torch does for a module that takes no part itself."""
+    for target, values in pairs:
+        copy_values(target, values)
 
 
 def _renamed(

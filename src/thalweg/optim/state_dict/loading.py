@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from thalweg.engine.copying import copy_values
 from thalweg.engine.interrupts import uninterrupted
 from thalweg.engine.layout import is_dense
 from thalweg.optim.state_dict.form import PARAMS, Saved, State, pack, parameters, parse
@@ -101,7 +102,7 @@ def _prepare_ours(optimizer: "Optimizer", saved: Saved, matched: Match, strict: 
         with uninterrupted():
             with torch.no_grad():
                 for target, values in written:
-                    target.copy_(values)
+                    copy_values(target, values)
             optimizer.__setstate__({"state": state, "param_groups": groups})
         for after in optimizer._optimizer_load_state_dict_post_hooks.values():
             after(optimizer)
@@ -222,7 +223,8 @@ def _laid_out_like(p: torch.Tensor, wanted: Wanted) -> torch.Tensor:
     if values.layout is not torch.strided:
         values = values.to_dense()  # torch's SGD keeps a sparse momentum_buffer
     like = torch.empty_like(p.detach(), dtype=wanted.dtype, memory_format=torch.preserve_format)
-    return like.copy_(values)
+    copy_values(like, values)
+    return like
 
 
 def _serves(tensor: torch.Tensor, p: torch.Tensor, dtype: torch.dtype) -> bool:
