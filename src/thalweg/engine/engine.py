@@ -35,7 +35,7 @@ from thalweg.engine.slots import (
     slots_of,
     state_dtype,
 )
-from thalweg.engine.state import OptimizerState
+from thalweg.engine.state import FormerEntries, OptimizerState
 from thalweg.engine.units import PLAIN_TENSORS, EagerUnit, Floats, KernelUnit, SparseUnit
 from thalweg.rule import Program, Rule
 
@@ -99,8 +99,7 @@ class Engine:
         self._planned_tensors: Identities | None = None
         self._absent: list[Slot] = []
         self._programs: dict[tuple[float, ...], Program] = {}  # found during one plan
-        # Entries of the owner's state as they were before the plan, None: absent; until it runs.
-        self._unplanned: dict[int, tuple[Slot, dict[str, Any] | None]] = {}
+        self._former = FormerEntries()
         # Two threads in one plan would free the tables under each other's kernels.
         self._one_at_a_time = threading.RLock()
 
@@ -123,7 +122,7 @@ class Engine:
                         count()
             except BaseException:
                 with uninterrupted():
-                    self._undo_plan()
+                    self._former.put_back(self.owner.state)
                 raise
 
     def look_at_slots(self) -> list[Slot]:
@@ -208,7 +207,7 @@ class Engine:
     def _plan(self) -> None:
         owner = self.owner
         self.plan_anew()  # whatever raises below, the next step plans again
-        self._undo_plan()
+        self._former.put_back(owner.state)
         owner.before_plan()
         self._take_slots()
         gradients = [slot.gradient for slot in self.slots]
@@ -221,8 +220,7 @@ class Engine:
         buckets: dict[tuple[Any, ...], list[Slot]] = defaultdict(list)
         units: list[Unit] = []
         for slot, g in active:
-            entry = owner.state.get(slot.param)
-            self._unplanned[slot.index] = slot, None if entry is None else dict(entry)
+            self._former.note(owner.state, slot.param)
             prepare_state(self.rule, self._program(slot), slot, owner.state, self.scalars)
             program = self._program(slot)  # the state may have brought another step count
             assert slot.state is not None
@@ -247,17 +245,6 @@ class Engine:
         _require(all(unit.holds() for unit in units))
         self._planned_tensors = Identities(self._tensors())
         self._planned_for = self._signature()
-
-    def _undo_plan(self) -> None:
-        """Take away what the plan has created in the owner's state, of what was not updated yet."""
-        state = self.owner.state
-        for slot, before in self._unplanned.values():
-            if before is None:
-                state.pop(slot.param, None)
-            elif (entry := state.get(slot.param)) is not None and entry.keys() != before.keys():
-                entry.clear()
-                entry.update(before)
-        self._unplanned.clear()
 
     def _take_slots(self) -> None:
         """Number the parameters anew, keeping the scalar states of those that stay."""
@@ -407,8 +394,8 @@ class Engine:
         finally:
             for each in done:
                 each.finish()
-                for slot in each.slots if self._unplanned else ():
-                    self._unplanned.pop(slot.index, None)
+                if self._former.entries:
+                    self._former.forget(slot.param for slot in each.slots)
 
     def _run_kernels(self, units: Sequence[KernelUnit]) -> None:
         """All units in step, so that a sum over all tensors is whole before it is used."""

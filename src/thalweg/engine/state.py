@@ -7,7 +7,7 @@ when the count moved. Copies and pickles are plain dicts.
 """
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 
@@ -100,3 +100,35 @@ class OptimizerState(defaultdict[Any, Any]):
 
     def __reduce__(self) -> Any:
         return defaultdict, (dict, dict(self))
+
+
+class FormerEntries:
+    """What a plan found of parameters' states, so that those it creates can be taken away again.
+
+    Attributes:
+        entries: of each parameter, by its id: the parameter and a copy of its entry, None if it had
+            none. Empty once all of them are updated.
+    """
+
+    def __init__(self) -> None:
+        self.entries: dict[int, tuple[Any, dict[str, Any] | None]] = {}
+
+    def note(self, state: OptimizerState, param: Any) -> None:
+        """Remember a parameter's entry as it is now."""
+        entry = state.get(param)
+        self.entries[id(param)] = param, None if entry is None else dict(entry)
+
+    def forget(self, params: Iterable[Any]) -> None:
+        """These are updated: what was created for them is in use."""
+        for param in params:
+            self.entries.pop(id(param), None)
+
+    def put_back(self, state: OptimizerState) -> None:
+        """Let the entries of all others hold what they did when they were noted."""
+        for param, before in self.entries.values():
+            if before is None:
+                state.pop(param, None)
+            elif (entry := state.get(param)) is not None and entry.keys() != before.keys():
+                entry.clear()
+                entry.update(before)
+        self.entries.clear()
