@@ -203,3 +203,27 @@ def test_writers_at_once_do_not_meet(tmp_path: Path) -> None:
         each.join()
     assert not errors
     assert names(tmp_path) == ["file"]
+
+
+@pytest.mark.parametrize("refused", [False, True])
+def test_the_disk_begins_while_a_large_file_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: bool
+) -> None:
+    begun = []
+
+    def advise(handle: int, start: int, length: int, advice: int) -> None:
+        assert advice == os.POSIX_FADV_DONTNEED
+        begun.append((start, length))
+        if refused:
+            raise OSError(errno.ESPIPE, "no")
+
+    monkeypatch.setattr(os, "posix_fadvise", advise)
+    monkeypatch.setattr(files, "_AHEAD", 100)
+    with replacing(tmp_path / "file") as file:
+        stream = files.Stream(file, 5)
+        for _ in range(6):
+            stream.write(memoryview(b"x" * 40))
+        file.seek(0)
+        file.write(b"first")
+    assert (tmp_path / "file").read_bytes() == b"first" + b"x" * 240
+    assert begun == [(5, 120), (125, 120)]

@@ -14,6 +14,7 @@ from typing import BinaryIO
 
 # Temporary files that this process is writing now.
 _ACTIVE: set[str] = set()
+_AHEAD = 1 << 24  # bytes that are gathered before the disk begins with them
 _LONGEST = 150  # bytes of a name; with host, process and token it must stay below 255
 
 
@@ -116,6 +117,34 @@ def held(path: str | os.PathLike[str]) -> Iterator[str]:
         yield name if os.path.exists(name) else os.fspath(path)
     finally:
         os.close(file)
+
+
+class Stream:
+    """Writes a large file from one place on, and has the disk work meanwhile.
+
+    Otherwise the system gathers what is written, and all of it is still to do when the file is
+    synced at the end.
+
+    Args:
+        file: to write into.
+        start: where to begin, in bytes.
+    """
+
+    def __init__(self, file: BinaryIO, start: int) -> None:
+        file.seek(start)
+        self._file, self._begun, self._end = file, start, start
+
+    def write(self, data: memoryview) -> None:
+        """Write at the end of what was written so far."""
+        self._file.write(data)
+        self._end += len(data)
+        if self._end - self._begun >= _AHEAD:
+            with contextlib.suppress(OSError):  # it is advice: that these pages may go to the disk
+                os.posix_fadvise(
+                    self._file.fileno(), self._begun, self._end - self._begun,
+                    os.POSIX_FADV_DONTNEED,
+                )  # fmt: skip
+            self._begun = self._end
 
 
 def beside(path: Path) -> Path:

@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import safetensors
@@ -29,7 +29,7 @@ from thalweg import __version__
 from thalweg.checkpoint import tree
 from thalweg.checkpoint.decode import decode
 from thalweg.checkpoint.header import BEGIN, DATA, CheckpointError, Entry, Header, broken, parse
-from thalweg.files import held, replacing
+from thalweg.files import Stream, held, replacing
 
 _TEXT, _DIGEST = "thalweg", "digest"
 _CHUNK = 1 << 18  # bytes that are hashed and written at a time: they stay in the cache between
@@ -77,20 +77,20 @@ def write(
             "text, 100 MB is what can be read; save long lists of numbers as tensors"
         )
     with replacing(path) as file:
-        file.seek(space)
-        digests = {name: _append(file, flat.tensors[name]) for name in names}
+        stream = Stream(file, space)
+        digests = {name: _append(stream, flat.tensors[name]) for name in names}
         file.seek(0)
         file.write(_to_bytes(header.with_digests(digests)))
     return Path(path)
 
 
-def _append(file: BinaryIO, tensor: Tensor) -> str:
+def _append(stream: Stream, tensor: Tensor) -> str:
     """Write a tensor's numbers, and give their digest. A copy lives no longer than this call."""
     digest, data = xxhash.xxh3_128(), _bytes_of(tensor)
     for start in range(0, len(data), _CHUNK):
         chunk = data[start : start + _CHUNK]
         digest.update(chunk)
-        file.write(chunk)
+        stream.write(chunk)
     return digest.hexdigest()
 
 
