@@ -226,6 +226,8 @@ def change_both(of: Forgery, draw: random.Random) -> None:
     listed = dict(of.text).get("tensors") if isinstance(of.text, Pairs) else None
     if not isinstance(entry, Pairs) or not isinstance(listed, Pairs):
         return
+    if not {"dtype", "shape", "data_offsets"} <= dict(entry).keys():
+        return
     told = [i for i, (each, item) in enumerate(listed) if each == name and type(item) is list]
     fields = dict(entry)
     action = draw.randrange(5)
@@ -246,7 +248,7 @@ def change_both(of: Forgery, draw: random.Random) -> None:
         fields["shape"] = draw.choice(
             [
                 *([], [0], [2**62], [0, 2**62], [2**32, 2**32], [2**62, 0, 2**62], [-1], ones),
-                *([*fields["shape"], *ones], fields["shape"][::-1], ["1"], [1.0], [True]),
+                *([6, *ones], [*ones, 3], [3, 4], [4, 3], ["1"], [1.0], [True]),
             ]
         )
     elif action == 3:
@@ -254,9 +256,8 @@ def change_both(of: Forgery, draw: random.Random) -> None:
         fields["data_offsets"] = draw.choice([offsets, offsets[:1], dict(of.header)[of.names[0]]])
     else:  # the same bytes in another form
         sizes = {"F64": 8, "I64": 8, "F32": 4, "I32": 4, "BF16": 2, "I16": 2, "U8": 1, "BOOL": 1}
-        begin, end = fields["data_offsets"]
         dtype = draw.choice(list(sizes))
-        count = (end - begin) // sizes[dtype]
+        count = draw.choice([8, 12, 24, 32, 96]) // sizes[dtype]
         fields["dtype"] = dtype
         fields["shape"] = draw.choice([[count], [1, count, 1], [count // 2, 2], [count, 0]])
     of.header[number] = (name, Pairs(fields.items()))

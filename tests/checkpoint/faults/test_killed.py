@@ -19,8 +19,8 @@ from tests.checkpoint.faults.subjects import Subject, seeded
 from thalweg import checkpoint, files
 from thalweg.checkpoint import container
 
-WIDTH = 4000  # half a megabyte: some milliseconds of writing
-CASES = 220
+WIDTH = 2000  # a quarter of a megabyte: milliseconds of writing
+CASES = 200
 
 
 class Folder:

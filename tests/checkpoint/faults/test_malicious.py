@@ -32,7 +32,7 @@ def victim(tmp_path_factory: pytest.TempPathFactory) -> Victim:
 
 
 @settings(
-    max_examples=100, deadline=5000, derandomize=True, database=None,
+    max_examples=50, deadline=5000, derandomize=True, database=None,
     suppress_health_check=list(HealthCheck),
 )  # fmt: skip
 @given(some.randoms(use_true_random=False))

@@ -53,7 +53,8 @@ def check_reads(reader: Reader, through: Callable[[], bool], seconds: float) -> 
     while not through() and time.perf_counter() < end:
         reader.read()
         reader.load()
-        assert checkpoint.latest(reader.path.parent) == reader.path
+        if len(reader.seen) % 20 == 0:
+            assert checkpoint.latest(reader.path.parent) == reader.path
         enough = len(reader.seen) >= LOADS and set(reader.seen) == set(SEEDS)
         if enough:
             break
