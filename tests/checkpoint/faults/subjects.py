@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -15,6 +15,8 @@ import thalweg.optim as optim
 from tests.optim.problems import bits, snapshot
 from thalweg import checkpoint
 from thalweg.checkpoint import CheckpointError
+
+E = TypeVar("E", bound=BaseException)
 
 
 class Subject:
@@ -89,9 +91,7 @@ class Subject:
         return self.state(), snapshot(self.optimizer), numbers
 
 
-def raised(
-    function: Callable[..., object], *args: Any, kinds: tuple[type[Exception], ...]
-) -> Exception | None:
+def raised(function: Callable[..., object], *args: Any, kinds: tuple[type[E], ...]) -> E | None:
     """The error of a call, of these kinds; None if it went through."""
     try:
         function(*args)

@@ -1,4 +1,4 @@
-"""A process that is killed while it saves: the file is the old one or the new one, whole."""
+"""A process that is killed or interrupted while it saves: the file is the old or the new one."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import signal
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -15,7 +16,7 @@ from typing import Any
 import pytest
 
 from tests.checkpoint.faults.forks import Helper, ended, forked
-from tests.checkpoint.faults.subjects import Subject, seeded
+from tests.checkpoint.faults.subjects import Subject, raised, seeded
 from thalweg import checkpoint, files
 from thalweg.checkpoint import container
 
@@ -28,6 +29,7 @@ class Folder:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        files._AHEAD = 1 << 15  # in this fork the disk begins early, as it does with large files
         self.older, self.path = folder / "step-1.safetensors", folder / "step-2.safetensors"
         self.subjects = {name: Subject(seed, width=WIDTH) for seed, name in enumerate("AB")}
         self.states = {name: subject.state() for name, subject in self.subjects.items()}
@@ -118,8 +120,8 @@ def test_killed_at_random_moments(saves: int, tmp_path: Path, helper: Helper) ->
         assert sum(n for (each, _), n in found.items() if each == state) >= CASES // 50, found
 
 
-def save_until(folder: Folder, last: int) -> int:
-    """A save that is killed at its n-th line in the modules that write; the lines until then."""
+def save_until(folder: Folder, last: int, end: Callable[[], None]) -> int:
+    """A save that is ended at its n-th line in the modules that write; the lines until then."""
     line = 0
 
     def trace(frame: FrameType, event: str, _: Any) -> Any:
@@ -129,26 +131,34 @@ def save_until(folder: Folder, last: int) -> int:
         if event == "line":
             line += 1
             if line == last:
-                os.kill(os.getpid(), signal.SIGKILL)
+                sys.settrace(None)
+                end()
         return trace
 
-    before = sys.gettrace()
     sys.settrace(trace)
     try:
         folder.subjects[folder.other].save(folder.path)
     finally:
-        sys.settrace(before)
+        sys.settrace(None)
     return line
+
+
+def kill() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def interrupt() -> None:
+    raise KeyboardInterrupt
 
 
 def kill_at_lines(where: Path, stride: int) -> dict[tuple[str, bool], int]:
     folder = Folder(where)
-    lines = save_until(folder, 0)
+    lines = save_until(folder, 0, kill)
     folder.holds = folder.other
     found: Counter[tuple[str, bool]] = Counter()
     # The last lines, where the file gets its name, are tried one by one.
     for line in [*range(1, lines - 30, stride), *range(lines - 30, lines + 1)]:
-        process = forked(lambda line=line: save_until(folder, line))
+        process = forked(lambda line=line: save_until(folder, line, kill))
         assert ended(process) == -signal.SIGKILL
         found[folder.check()] += 1
     assert checkpoint.latest(folder.folder) == folder.path
@@ -161,6 +171,24 @@ def kill_at_lines(where: Path, stride: int) -> dict[tuple[str, bool], int]:
 def test_killed_at_a_line(stride: int, tmp_path: Path, helper: Helper) -> None:
     found = helper.run(kill_at_lines, tmp_path, stride, seconds=600)
     assert found.keys() >= {("old", False), ("old", True), ("new", False)}, found
+
+
+def interrupt_at_lines(where: Path, stride: int) -> dict[tuple[str, bool], int]:
+    folder = Folder(where)
+    lines = save_until(folder, 0, interrupt)
+    folder.holds = folder.other
+    found: Counter[tuple[str, bool]] = Counter()
+    for line in [*range(1, lines - 30, stride), *range(lines - 30, lines + 1)]:
+        error = raised(save_until, folder, line, interrupt, kinds=(KeyboardInterrupt,))
+        assert error is not None
+        found[folder.check()] += 1
+    return dict(found)
+
+
+@pytest.mark.parametrize("stride", [20, pytest.param(1, marks=pytest.mark.slow)])
+def test_interrupted_at_a_line(stride: int, tmp_path: Path, helper: Helper) -> None:
+    found = helper.run(interrupt_at_lines, tmp_path, stride, seconds=600)
+    assert found.keys() == {("old", False), ("new", False)}, "no file may be left"
 
 
 def kill_first_saves(where: Path) -> dict[bool, int]:
