@@ -143,6 +143,7 @@ class Container:
         self.path, self._file = path, file
         self.saved, self.versions, self.kinds = header.saved, header.versions, header.kinds
         self.trees, self.entries = header.trees, header.entries
+        self._tensors: dict[str, Tensor] = {}
         self._compare()
 
     def _compare(self) -> None:
@@ -168,11 +169,12 @@ class Container:
         Raises:
             KeyError: there is none of this name.
         """
-        if name not in self.entries:
-            raise KeyError(name)
-        with _as_checkpoint_error(self.path):
-            found: Tensor = self._file.get_tensor(name)
-            return found
+        if name not in self._tensors:
+            if name not in self.entries:
+                raise KeyError(name)
+            with _as_checkpoint_error(self.path):
+                self._tensors[name] = self._file.get_tensor(name)
+        return self._tensors[name]
 
     def part(self, name: str) -> Any:
         """The data of a part; its tensors are views of the file.
@@ -191,8 +193,10 @@ class Container:
 
     def check(self) -> None:
         """Raise CheckpointError unless every tensor has its digest. The file is read once."""
+        names = iter(list(self.entries))  # each thread takes the next one
         with ThreadPoolExecutor(2) as pool:  # hashing lets other threads run
-            found = dict(zip(self.entries, pool.map(self._digest_of, self.entries), strict=True))
+            first, second = pool.map(self._digests_of, (names, names))
+        found = first | second
         for name, entry in self.entries.items():
             if found[name] != entry.digest:
                 raise broken(
@@ -201,8 +205,8 @@ class Container:
                     "the file is damaged",
                 )
 
-    def _digest_of(self, name: str) -> str:
-        return _digest(_bytes_of(self.tensor(name)))
+    def _digests_of(self, names: Iterator[str]) -> dict[str, str]:
+        return {name: _digest(_bytes_of(self.tensor(name))) for name in names}
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from thalweg.checkpoint.pending import Pending, apart
 from thalweg.engine.copying import copy_values
 from thalweg.optim.state_dict import LoadReport, Misshaped, Rename
-from thalweg.optim.state_dict.loading import _remedy
+from thalweg.optim.state_dict.loading import hint
 
 _COUNT = "num_batches_tracked"  # which BatchNorm did not have in its first version
 
@@ -47,7 +47,7 @@ def prepare_module(
     report = _compare(module, data)
     if report.other or (strict and not report.complete):
         lines = "".join(f"\n  {line}" for line in report.misfits)
-        remedy = "" if report.other else _remedy(report)
+        remedy = "" if report.other else hint(report)
         raise RuntimeError(f"{name}: the state dict does not fit:{lines}{remedy}")
     own = module.state_dict()
     pairs = [(own[key], data[key].view(own[key].shape)) for key in report.loaded]

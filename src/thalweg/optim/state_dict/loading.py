@@ -171,13 +171,14 @@ def _report(
     if misfits.wrong or not (report.complete or optional):
         lines = [*report.misfits, *misfits.wrong]
         text = "".join(f"\n  {line}" for line in lines) if len(lines) > 1 else f" {lines[0]}"
-        remedy = "" if misfits.wrong or not matched.by_name else _remedy(report)
+        remedy = "" if misfits.wrong or not matched.by_name else hint(report)
         name = type(optimizer).__name__
         raise ValueError(f"{name}: the state dict does not fit:{text}{remedy}")
     return report
 
 
-def _remedy(report: LoadReport) -> str:
+def hint(report: LoadReport) -> str:
+    """What to do about a report of misfits, for the end of an error's message."""
     return _common_prefix(report.missing, report.unexpected) or (
         "\nPass strict=False to load what fits and get this as a report, or rename={...}"
     )
@@ -185,14 +186,14 @@ def _remedy(report: LoadReport) -> str:
 
 def _common_prefix(missing: Sequence[str], unexpected: Sequence[str]) -> str:
     """A hint, where all names of one side are those of the other with something in front."""
-    for here, there, hint in (
+    for here, there, change in (
         (missing, unexpected, "lambda name: name.removeprefix({!r})"),
         (unexpected, missing, "lambda name: {!r} + name"),
     ):
         if here and len(here) == len(there) and there[0].endswith(here[0]):
             prefix = there[0].removesuffix(here[0])
             if {prefix + name for name in here} == set(there):
-                return f"\nThe names differ by {prefix!r}: pass rename={hint.format(prefix)}"
+                return f"\nThe names differ by {prefix!r}: pass rename={change.format(prefix)}"
     return ""
 
 
