@@ -74,7 +74,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
             yield file
             file.flush()
             os.fsync(file.fileno())  # a name that outlives a power cut must not stand for nothing
-            _keep_permissions(target, file.fileno())
+            _keep_permissions(target, temporary)
         os.replace(temporary, target)
         _sync_folder(target.parent)
     except OSError as error:
@@ -110,7 +110,7 @@ def held(path: str | os.PathLike[str]) -> Iterator[str]:
     '1 2 3'
     """
     # A pipe without a writer must not make us wait.
-    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    file = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     try:
         _check_regular(os.fstat(file).st_mode, os.fspath(path))
         name = f"/proc/self/fd/{file}"
@@ -138,7 +138,7 @@ class Stream:
         """Write at the end of what was written so far."""
         self._file.write(data)
         self._end += len(data)
-        if self._end - self._begun >= _AHEAD:
+        if self._end - self._begun >= _AHEAD and hasattr(os, "posix_fadvise"):
             with contextlib.suppress(OSError):  # it is advice: that these pages may go to the disk
                 os.posix_fadvise(
                     self._file.fileno(), self._begun, self._end - self._begun,
@@ -185,6 +185,8 @@ def _remove_leftovers(target: Path) -> None:
 def _is_left(name: str, process: int) -> bool:
     if process == os.getpid():  # numbers come again: it may be another one's
         return name not in _ACTIVE
+    if os.name != "posix":  # where this call would end the process that it asks for
+        return False
     try:
         os.kill(process, 0)
     except ProcessLookupError:
@@ -194,13 +196,15 @@ def _is_left(name: str, process: int) -> bool:
     return False
 
 
-def _keep_permissions(target: Path, file: int) -> None:
+def _keep_permissions(target: Path, temporary: Path) -> None:
     with contextlib.suppress(OSError):
-        os.fchmod(file, stat.S_IMODE(target.stat().st_mode))
+        temporary.chmod(stat.S_IMODE(target.stat().st_mode))
 
 
 def _sync_folder(folder: Path) -> None:
-    """Have the new name on the disk; some file systems have no such call."""
+    """Have the new name on the disk; some systems and file systems have no such call."""
+    if os.name != "posix":
+        return
     try:
         handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     except PermissionError:  # a folder that may be written but not listed
