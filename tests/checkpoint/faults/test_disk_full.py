@@ -30,18 +30,19 @@ def saves(path: Path, number: int, limit: Callable[[int, int], None]) -> dict[st
     found: Counter[str] = Counter()
     for case in range(CASES):
         limit(case, size)
-        new = subjects[1 - holds]
+        new, content = subjects[1 - holds], path.read_bytes()
         memory = new.untouched()
         error = refused_save(path, new, OSError)
         if error is None:
             holds = 1 - holds
             found["new"] += 1
+            reader.load(path)
+            assert reader.state() == states[holds]
         else:
             assert error.errno == number, repr(error)
             found["old"] += 1
+            assert path.read_bytes() == content
         assert new.untouched() == memory
-        reader.load(path)
-        assert reader.state() == states[holds]
         assert set(os.listdir(path.parent)) - beside <= {"ballast"}
     return dict(found)
 

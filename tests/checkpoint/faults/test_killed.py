@@ -86,7 +86,8 @@ def killed_after(folder: Folder, random: random.Random, longest: float, saves: i
     pipe = os.pipe()
     process = forked(save)
     os.read(pipe[0], 1)
-    time.sleep(random.uniform(0, longest))
+    # On a busy machine some saves take much longer than the others.
+    time.sleep(random.uniform(0, longest) * random.choice([1, 1, 1, 4]))
     os.kill(process, signal.SIGKILL)
     assert ended(process) == -signal.SIGKILL
     for number in pipe:
@@ -196,7 +197,9 @@ def kill_first_saves(where: Path) -> dict[bool, int]:
     folder = Folder(where)
     longest = duration(folder) * 2
     found: Counter[bool] = Counter()
-    for case in range(30):
+    for case in range(CASES):
+        if case >= 30 and len(found) == 2:
+            break
         folder.path.unlink(missing_ok=True)
         killed_after(folder, seeded("first", case), longest, 1)
         there = folder.path.exists()
