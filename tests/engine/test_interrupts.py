@@ -290,7 +290,7 @@ def test_signals_of_another_process_at_random_moments() -> None:
 
 @pytest.mark.slow
 def test_many_signals_of_another_process_at_random_moments() -> None:
-    _check_signals(cases=500)
+    _check_signals(cases=100)
 
 
 def _check_signals(cases: int) -> None:
