@@ -4,7 +4,8 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
 DEPENDENCIES := pyproject.toml constraints.txt
 # The optimizer libraries whose checkpoints are converted, for the tests of that, and what they need
-# besides torch. Without dependencies: timm's torchvision does not go with a CPU build of torch.
+# besides torch. Without dependencies, as timm's torchvision does not go with a CPU build of torch, and
+# in a folder of their own, so that pip does not complain of what they lack.
 PEERS := timm heavyball opt-einsum torch-optimi bitsandbytes
 
 .PHONY: race test test-all check bench docs clean
@@ -13,10 +14,10 @@ race: .venv/race.stamp  ## train networks with every optimizer; a table, and a p
 	$(BIN)/thalweg race
 
 test: check .venv/peers.stamp  ## lint, types and the fast tests
-	THALWEG_PEERS=1 $(BIN)/python -m pytest -n auto -m "not slow"
+	THALWEG_PEERS=.venv/peers $(BIN)/python -m pytest -n auto -m "not slow"
 
 test-all: check .venv/peers.stamp  ## ... and the slow tests
-	THALWEG_PEERS=1 $(BIN)/python -m pytest -n auto
+	THALWEG_PEERS=.venv/peers $(BIN)/python -m pytest -n auto
 
 check: .venv/dev.stamp  ## lint, format and types only
 	$(BIN)/ruff check
@@ -47,8 +48,8 @@ clean:  ## remove everything that was made
 	@touch $@ .venv/race.stamp
 
 .venv/peers.stamp: .venv/dev.stamp
-	@echo "Installing $(PEERS) into .venv ..."
-	$(PIP) --no-deps $(PEERS)
+	@echo "Installing $(PEERS) into .venv/peers ..."
+	$(PIP) --no-deps --upgrade --target .venv/peers $(PEERS)
 	@touch $@
 
 .venv/docs.stamp: $(DEPENDENCIES) | .venv/bin/python

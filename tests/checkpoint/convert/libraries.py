@@ -1,7 +1,7 @@
 """The libraries whose states are converted, and training that is the same with any of them.
 
-A library that is not installed makes its tests be skipped; with THALWEG_PEERS=1 in the environment
-(as ``make test`` has it) they fail instead, so that nobody takes a skip for a pass.
+``THALWEG_PEERS`` names a folder that they are installed in, as ``make test`` has it. A library that
+is not there makes its tests fail then; without the variable they are skipped.
 """
 
 from __future__ import annotations
@@ -22,6 +22,10 @@ from torch import Tensor
 import thalweg
 from tests.ids import shown_briefly
 
+PEERS = os.environ.get("THALWEG_PEERS")
+if PEERS:
+    sys.path.append(os.path.abspath(PEERS))  # last: nothing there stands in for what tests run with
+
 STEPS, MORE = 12, 8
 TIMM_FILES = {
     "AdamWLegacy": "adamw", "NAdamLegacy": "nadam", "NAdamW": "nadamw", "RAdamLegacy": "radam",
@@ -36,8 +40,8 @@ def installed(library: str) -> importlib.metadata.Distribution:
         return importlib.metadata.distribution(name)
     except importlib.metadata.PackageNotFoundError:
         reason = f"{name} is not installed (make test installs it)"
-        if os.environ.get("THALWEG_PEERS") == "1":
-            pytest.fail(f"THALWEG_PEERS=1, but {reason}")
+        if PEERS:
+            pytest.fail(f"THALWEG_PEERS is {PEERS}, but {reason}")
         pytest.skip(reason)
 
 
