@@ -147,8 +147,9 @@ def read(path: str | os.PathLike[str]) -> dict[str, Any]:
     """All parts of a file as nested plain data: state dicts, numbers, tensors.
 
     Every digest is checked first. Tensors are views of the file: they take no memory until they are
-    used, and what is written to them does not go into the file. The states of the shared generators
-    stand under ``_random_state``.
+    used, and what is written to them does not go into the file. :func:`save` may replace the file
+    meanwhile; a program that cuts it short in place ends this one (SIGBUS). The states of the
+    shared generators stand under ``_random_state``.
 
     Args:
         path: of a file that :func:`load` can load.
