@@ -22,6 +22,8 @@ import torch
 from torch import Tensor
 from torch.testing._internal.common_optimizers import optim_db
 
+from tests.optim.exact import bits as bits
+from tests.optim.exact import snapshot as snapshot
 from tests.references.optimizers import RULES
 
 STEPS = 20
@@ -468,41 +470,6 @@ def assert_as_close(ours: Run, theirs: Run, exact: Run, dtype: torch.dtype) -> N
     for kind, error in largest_errors(ours, exact, dtype).items():
         bound = max(1.5 * torchs[kind], 4.0)
         assert error <= bound, f"{kind}: {error:.3g} ulp, torch's {torchs[kind]:.3g}"
-
-
-def bits(value: Any) -> Any:
-    """A comparable copy of tensors and containers that is exact to the bit (NaN equals itself)."""
-    if isinstance(value, Tensor):
-        if value.layout != torch.strided:
-            value = value.coalesce()
-            return ("sparse", bits(value.indices()), bits(value.values()), tuple(value.shape))
-        plain = value.detach().resolve_conj()
-        plain = torch.view_as_real(plain) if plain.is_complex() else plain
-        if plain.is_meta:
-            return (str(value.dtype), tuple(value.shape), "meta")
-        data = plain.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
-        return (str(value.dtype), tuple(value.shape), value.stride(), data)
-    if isinstance(value, dict):
-        return [(key, bits(item)) for key, item in value.items()]
-    if isinstance(value, (list, tuple)):
-        return [bits(item) for item in value]
-    return (type(value).__name__, value)
-
-
-def snapshot(optimizer: torch.optim.Optimizer) -> Any:
-    """Everything a step or a load may change: parameters, gradients, state, group options."""
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    return [
-        bits(parameters),
-        bits([p.grad for p in parameters]),
-        [bits(optimizer.state[p]) if p in optimizer.state else None for p in parameters],
-        len(optimizer.state),
-        [
-            [(key, bits(v)) for key, v in g.items() if key != "params"]
-            for g in optimizer.param_groups
-        ],
-        [[id(p) for p in group["params"]] for group in optimizer.param_groups],
-    ]
 
 
 def assert_refused(optimizer: Any, state_dict: Any, words: tuple[str, ...] = ()) -> None:

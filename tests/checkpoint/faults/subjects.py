@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 import thalweg.optim as optim
-from tests.optim.problems import bits, snapshot
+from tests.optim.exact import bits, snapshot
 from thalweg import checkpoint
 from thalweg.checkpoint import CheckpointError
 
