@@ -68,7 +68,7 @@ def _plain(owner: str, name: str, value: Any) -> float:
             return float(value)
         except (TypeError, ValueError, RuntimeError):  # RuntimeError: a tensor of several elements
             pass
-    raise TypeError(f"{owner}: {name} must be a number, got {type(value).__name__} {value!r}")
+    raise TypeError(f"{owner}: {name} must be a number, got {type(value).__name__} {value!r:.200}")
 
 
 def integer(owner: str, name: str, value: Any, flags: bool = True) -> int:
@@ -78,7 +78,9 @@ def integer(owner: str, name: str, value: Any, flags: bool = True) -> int:
             return operator.index(value)
         except TypeError:
             pass
-    raise TypeError(f"{owner}: {name} must be an integer, got {type(value).__name__} {value!r}")
+    raise TypeError(
+        f"{owner}: {name} must be an integer, got {type(value).__name__} {value!r:.200}"
+    )
 
 
 def numbers(owner: str, name: str, values: Any, allowed: Range = ANY) -> tuple[float, ...]:
@@ -107,12 +109,12 @@ def one_of(owner: str, name: str, value: Any, known: Iterable[str]) -> None:
     """Raise ValueError for a value that is none of the known words."""
     if value not in (words := list(known)):
         raise ValueError(
-            f"{owner}: {name} must be one of {', '.join(map(repr, words))}, got {value!r}"
+            f"{owner}: {name} must be one of {', '.join(map(repr, words))}, got {value!r:.200}"
         )
 
 
 def flag(owner: str, name: str, value: Any) -> bool:
     """The value as a bool; TypeError if it is neither True nor False."""
     if isinstance(value, str) or value not in (True, False):
-        raise TypeError(f"{owner}: {name} must be True or False, got {value!r}")
+        raise TypeError(f"{owner}: {name} must be True or False, got {value!r:.200}")
     return bool(value)

@@ -35,6 +35,8 @@ class RandomState:
 
     def __init__(self, saved: Any) -> None:
         try:
+            if not isinstance(saved, dict) or not isinstance(saved["python"], dict):
+                raise TypeError(f"got {type(saved).__name__}")
             python = saved["python"]
             self._python = (
                 python["version"], tuple(map(int, python["state"])), python["gauss"],
@@ -44,6 +46,7 @@ class RandomState:
             random.Random().setstate(self._python)
             bits: Any = type(np.random.get_bit_generator())  # type: ignore[attr-defined]
             np.random.RandomState(bits()).set_state(self._numpy)
+            _check_places(self._numpy)
             torch.Generator().set_state(self._torch)
             here = torch.cuda.device_count()
             for i, state in zip(range(here), self._cuda, strict=False):
@@ -69,3 +72,10 @@ class RandomState:
         torch.set_rng_state(self._torch)
         for i, state in enumerate(self._cuda):
             torch.cuda.set_rng_state(state, i)
+
+
+def _check_places(state: Any) -> None:
+    """Raise ValueError where a state would have NumPy, which looks at none, read other memory."""
+    for owner, key, last in ((state["state"], "pos", 624), (state, "buffer_pos", 4)):
+        if key in owner and not 0 <= owner[key] <= last:
+            raise ValueError(f"{key} must be from 0 to {last}, got {owner[key]!r:.80}")

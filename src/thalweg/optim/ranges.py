@@ -34,10 +34,12 @@ def check_ranges(owner: str, options: Mapping[str, Any], ranges: Ranges) -> None
             continue
         if not isinstance(value, (tuple, list)):
             raise TypeError(
-                f"{owner}: {name} must be a tuple of {len(allowed)} numbers, got {value!r}"
+                f"{owner}: {name} must be a tuple of {len(allowed)} numbers, got {value!r:.200}"
             )
         if len(value) != len(allowed):
-            raise ValueError(f"{owner}: {name} must hold {len(allowed)} numbers, got {value!r}")
+            raise ValueError(
+                f"{owner}: {name} must hold {len(allowed)} numbers, got {value!r:.200}"
+            )
         for i, (item, item_range) in enumerate(zip(value, allowed, strict=True)):
             _check_number(owner, f"{name}[{i}]", item, item_range)
 
@@ -52,6 +54,8 @@ def _check_number(owner: str, name: str, value: Any, allowed: Range) -> None:
         if value.device.type == "meta":  # a tensor without values is checked where it has some
             return
     elif isinstance(value, bool) or not hasattr(value, "__float__"):
-        raise TypeError(f"{owner}: {name} must be a number, got {type(value).__name__} {value!r}")
+        raise TypeError(
+            f"{owner}: {name} must be a number, got {type(value).__name__} {value!r:.200}"
+        )
     if number(value) not in allowed:
         raise ValueError(f"{owner}: {name} must be {allowed}, got {value}")

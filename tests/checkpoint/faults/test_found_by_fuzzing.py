@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 
 from tests.checkpoint.faults.subjects import Subject, refused
 from thalweg import checkpoint
+from thalweg.checkpoint import container
 
 SCHEDULERS: dict[str, Any] = {
     "no epoch": {"_group_lrs": {}},
@@ -56,3 +58,46 @@ def test_what_a_forged_state_adds_is_taken_back(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"a: part 'last': KeyError\('x'\)"):
         checkpoint.load(path, scheduler=scheduler, last=Refuses())
     assert vars(scheduler) == before
+
+
+def with_random_states(path: Path, change: Callable[[dict[str, Any]], Any]) -> None:
+    """Save a subject with other states of the shared generators."""
+    checkpoint.save(path, x=1)
+    states = checkpoint.read(path)["_random_state"]
+    subject = Subject(0, rng=False)
+    subject.save(path)
+    data = checkpoint.read(path)
+    container.write(path, data | {"_random_state": change(states)})
+
+
+CHANGES: dict[str, Callable[[dict[str, Any]], Any]] = {
+    # NumPy reads there, and crashes or gives other memory as numbers.
+    "numpy's place": lambda s: s | {"numpy": placed(s["numpy"], 2_000_000_000)},
+    "numpy's place below": lambda s: s | {"numpy": placed(s["numpy"], -5)},
+    "numpy's place after": lambda s: s | {"numpy": placed(s["numpy"], 625)},
+    "a tensor": lambda s: torch.ones(3),
+    "a tensor of python's": lambda s: s | {"python": torch.ones(3)},
+    "nothing": lambda s: {},
+}
+
+
+def placed(state: dict[str, Any], place: int) -> dict[str, Any]:
+    return state | {"state": state["state"] | {"pos": place}}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES.keys())
+def test_states_of_no_generator(tmp_path: Path, change: Callable[[dict[str, Any]], Any]) -> None:
+    path, subject = tmp_path / "a.safetensors", Subject(1)
+    with_random_states(path, change)
+    error = refused(path, subject, subject.untouched(), ValueError)
+    assert "the states of the random generators do not fit" in str(error)
+
+
+def test_a_message_does_not_hold_all_that_is_wrong(tmp_path: Path) -> None:
+    path, saved, subject = tmp_path / "a.safetensors", Subject(0), Subject(1)
+    saved.save(path)
+    data = checkpoint.read(path)
+    data["optimizer"]["param_groups"][0]["betas"] = (0.9, list(range(10_000)))
+    checkpoint.save(path, **{name: part for name, part in data.items() if name[0] != "_"})
+    error = refused(path, subject, subject.untouched(), TypeError)
+    assert len(str(error)) < 1000
