@@ -16,6 +16,7 @@ from torch.nn import Parameter, ParameterList
 
 from tests.engine.running import class_of
 from thalweg import optim
+from thalweg.engine.interrupts import uninterrupted
 from thalweg.optim.optimizer import MODES
 from thalweg.optim.swa_utils import AveragedModel, CarriedAverage
 from thalweg.rule import Rule, lerp, minimum, norm
@@ -164,7 +165,10 @@ def main(cases: int) -> None:
                 print("now", flush=True)
                 while True:
                     if subject.k == STEPS:
-                        subject = Subject(name)
+                        with (
+                            uninterrupted()
+                        ):  # Python loses a Ctrl-C in what is called by a weakref
+                            subject = Subject(name)
                     subject.step()
             except KeyboardInterrupt:
                 found = subject.content()

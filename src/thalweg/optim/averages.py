@@ -17,6 +17,7 @@ from torch.nn import Module
 
 from thalweg.engine import eager
 from thalweg.engine.engine import Engine
+from thalweg.engine.interrupts import uninterrupted
 from thalweg.engine.state import OptimizerState
 from thalweg.optim.optimizer import AVERAGE_RANGES
 from thalweg.optim.ranges import check_ranges
@@ -173,7 +174,8 @@ class ModelAverage:
 
         def forget(_: Any) -> None:
             if (found := this()) is not None:
-                found._forget()
+                with uninterrupted():  # Python drops what is raised in here
+                    found._forget()
 
         self._model = weakref.ref(model, forget)
         self._forget()
