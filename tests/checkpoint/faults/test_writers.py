@@ -19,7 +19,7 @@ from thalweg import checkpoint
 
 LOADS = 200
 SEEDS = range(4)
-WIDTHS = [300, 8, 2000, 40]  # files of several lengths
+WIDTHS = [300, 8, 700, 40]  # files of several lengths
 
 
 class Reader:
