@@ -16,7 +16,8 @@ from sklearn.datasets import load_breast_cancer
 from torch import Tensor
 from torch.optim.lbfgs import _strong_wolfe as torchs_strong_wolfe
 
-from thalweg.optim.lbfgs import BLOCK, LBFGS, History, products
+from thalweg.optim.lbfgs import LBFGS
+from thalweg.optim.lbfgs_history import BLOCK, History, products
 from thalweg.optim.line_search import Point, cubic_minimizer, strong_wolfe
 
 TORCH = torch.optim.LBFGS

@@ -15,23 +15,12 @@ from torch import Tensor
 
 from thalweg.engine.interrupts import uninterrupted
 from thalweg.optim import state_dict as state_dicts
+from thalweg.optim.lbfgs_history import History, product
+from thalweg.optim.lbfgs_state import checked_entry, copied, real, reordered
 from thalweg.optim.line_search import Point, strong_wolfe
 from thalweg.optim.optimizer import Closure, Number, Optimizer, Params
 from thalweg.optim.ranges import Ranges
 from thalweg.ranges import ANY, AT_LEAST_ONE, NON_NEGATIVE, integer
-
-CURVATURE = 1e-10
-"""A pair with s . y below this is left out: the matrix would lose positive definiteness."""
-
-BLOCK = 1024
-"""Columns per block of an inner product, and the most for which all work is done in float64.
-
-Smaller blocks round less (512: as little as the two-loop recursion) and cost more (512: half more).
-"""
-
-
-WIDE_BLOCK = 16384
-"""Columns per block of a sum of rows."""
 
 Evaluate = Callable[[], tuple[Any, Tensor]]
 """Calls the closure; its result, and all gradients as one vector."""
@@ -106,7 +95,7 @@ class LBFGS(Optimizer):
         "history_size": AT_LEAST_ONE,
     }
 
-    _history: "History | None" = None  # rebuilt from the state after loading or copying
+    _history: History | None = None  # rebuilt from the state after loading or copying
 
     def __init__(
         self,
@@ -245,7 +234,7 @@ class LBFGS(Optimizer):
         history.begin()
         return result
 
-    def _restored_history(self, like: Tensor, size: int) -> "History":
+    def _restored_history(self, like: Tensor, size: int) -> History:
         """The history that the state's lists belong to, made from them where they were replaced."""
         history = self._history
         state = self.state.get(self.param_groups[0]["params"][0], {})
@@ -295,9 +284,9 @@ class LBFGS(Optimizer):
                 "the history, which couples all parameters, is of other ones: it starts anew"
             )
             return {}
-        sizes = {place.key: _real(place.param).numel() for place in matched.places}
+        sizes = {place.key: real(place.param).numel() for place in matched.places}
         entry = checked_entry(saved.state[keys[0]], params)
-        return {params[0]: _reordered(entry, keys, order, sizes)}
+        return {params[0]: reordered(entry, keys, order, sizes)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self._history = None
@@ -309,180 +298,6 @@ class LBFGS(Optimizer):
         result.pop("_history", None)
         result["state"] = {p: copied(entry) for p, entry in self.state.items()}
         return result
-
-
-class History:
-    """The pairs (s_i, y_i) as rows of two matrices, and the products that a direction needs.
-
-    The matrices are ring buffers of ``size + 1`` rows: the next pair is written to the spare row,
-    so that one that turns out unusable costs nothing. They start small and double as they fill.
-    Inner products are kept in float64 whatever the parameters are: directions are worked out from
-    them alone, where the two-loop recursion goes back to the vectors and so repairs itself.
-    """
-
-    def __init__(self, size: int, like: Tensor, steps: list[Tensor], changes: list[Tensor]) -> None:
-        self.size = size
-        kept = min(size, len(steps))
-        rows = min(size + 1, max(8, 2 * kept))
-        self.s, self.y = like.new_empty(rows, len(like)), like.new_empty(rows, len(like))
-        for row, (s, y) in enumerate(zip(steps[-kept:], changes[-kept:], strict=True)):
-            self.s[row].copy_(s)
-            self.y[row].copy_(y)
-        self.order = list(range(kept))  # rows, oldest pair first
-        self.spare = kept
-        self.steps, self.changes = list(self.s[:kept]), list(self.y[:kept])
-        self.sy = torch.zeros(size + 1, size + 1, dtype=torch.float64)  # s_i . y_j, by rows
-        self.yy = torch.zeros(size + 1, size + 1, dtype=torch.float64)
-        for block in range(0, len(like), 16 * BLOCK):  # by parts: all blocks' results can be large
-            s_part, y_part = (m[:kept, block : block + 16 * BLOCK] for m in (self.s, self.y))
-            self.sy[:kept, :kept] += products(s_part, y_part)
-            self.yy[:kept, :kept] += products(y_part, y_part)
-        self.al = torch.empty(0, dtype=torch.float64)  # the first loop's coefficients
-        self.begin()
-
-    def begin(self) -> None:
-        """Let :meth:`undo` lead back to here. Costs a copy of each pair that is overwritten."""
-        self._overwritten: dict[int, tuple[Tensor, Tensor]] = {}
-        self._before: dict[str, Any] = {
-            "s": self.s, "y": self.y, "sy": self.sy.clone(), "yy": self.yy.clone(), "al": self.al,
-            "order": self.order.copy(), "spare": self.spare,
-        }  # fmt: skip
-        self._views = self.steps.copy(), self.changes.copy()
-
-    def undo(self) -> None:
-        """Go back to the pairs as they were at :meth:`begin`, bit for bit."""
-        vars(self).update(self._before)
-        self.steps[:], self.changes[:] = self._views  # the state holds these very lists
-        for row, (s, y) in self._overwritten.items():
-            self.s[row], self.y[row] = s, y
-        self.begin()
-
-    def holds(self, steps: list[Tensor], changes: list[Tensor], like: Tensor, size: int) -> bool:
-        same_lists = steps is self.steps and changes is self.changes
-        row = self.s[0]
-        same_kind = (row.shape, row.dtype, row.device) == (like.shape, like.dtype, like.device)
-        return same_lists and same_kind and size == self.size
-
-    def direction(self, gradient: Tensor, previous: Tensor, d: Tensor, t: float) -> Tensor:
-        """Take in the pair of the last move, t d, and return -H g."""
-        if self.spare == len(self.s):
-            self._grow()
-        row, used = self.spare, len(self.order) + 1
-        if row in self._before["order"] and row not in self._overwritten:
-            self._overwritten[row] = self.s[row].clone(), self.y[row].clone()
-        s = torch.mul(d, t, out=self.s[row])
-        y = torch.sub(gradient, previous, out=self.y[row])
-        both = torch.stack((gradient, y))
-        s_both, y_both = products(self.s[:used], both), products(self.y[:used], both)
-        if s_both[row, 1] > CURVATURE:
-            self.sy[:used, row] = s_both[:, 1]
-            self.yy[:used, row] = self.yy[row, :used] = y_both[:, 1]
-            self._accept(s, y)
-        else:  # its zero coefficient must not meet an Inf or NaN
-            s.zero_()
-            y.zero_()
-        return self._combine(gradient, s_both[:, 0], y_both[:, 0])
-
-    def _accept(self, s: Tensor, y: Tensor) -> None:
-        self.order.append(self.spare)
-        self.steps.append(s)
-        self.changes.append(y)
-        self.spare = len(self.order)
-        if len(self.order) > self.size:
-            self.spare = self.order.pop(0)
-            del self.steps[0], self.changes[0]
-
-    def _grow(self) -> None:
-        """Double the rows. Only before the ring is full, when rows are in the pairs' order."""
-        rows, kept = min(self.size + 1, 2 * len(self.s)), len(self.order)
-        for name, views in (("s", self.steps), ("y", self.changes)):
-            old = getattr(self, name)
-            new = old.new_empty(rows, old.shape[1])
-            new[:kept] = old[:kept]
-            setattr(self, name, new)
-            views[:] = new[:kept]
-
-    def _combine(self, gradient: Tensor, s_g: Tensor, y_g: Tensor) -> Tensor:
-        """-H g = -h g - h Y' a + S' c, from S g and Y g.
-
-        With R the upper triangle of S Y' (newer pairs to the right) and D its diagonal, the first
-        loop solves R a = -S g and the second R' c = D a + h (Y g + Y Y' a).
-        """
-        if not self.order:
-            return -gradient
-        order = torch.tensor(self.order)
-        r, yy = self.sy[order][:, order], self.yy[order][:, order]
-        diagonal = r.diagonal()
-        h = diagonal[-1] / yy[-1, -1]
-        a = torch.linalg.solve_triangular(r, -s_g[order, None], upper=True)[:, 0]
-        right = diagonal * a + h * (y_g[order] + yy @ a)
-        c = torch.linalg.solve_triangular(r.mT, right[:, None], upper=False)[:, 0]
-        self.al = a
-
-        weights = s_g.new_zeros(2, len(s_g))
-        weights[0, order], weights[1, order] = c, -h * a
-        # The terms cancel. The two-loop recursion repairs that as it goes; here precision does, for
-        # as many columns as it is free for. In longer vectors roundings average out instead.
-        exact = torch.float64 if len(gradient) <= BLOCK else gradient.dtype
-        s, y = self.s[: len(s_g)].to(exact), self.y[: len(s_g)].to(exact)
-        weights = weights.to(gradient.device, exact)
-        d = gradient.to(exact) * -float(h)
-        d += combination(weights[0], s)
-        d += combination(weights[1], y)
-        return d.to(gradient.dtype)
-
-    def state(self) -> dict[str, Any]:
-        """The part of the optimizer's state that describes the pairs."""
-        products = self.sy[self.order, self.order]
-        h: Any = 1
-        if self.order:
-            newest = self.order[-1]
-            h = (products[-1] / self.yy[newest, newest]).to(self.s)
-        return {
-            "old_dirs": self.changes,
-            "old_stps": self.steps,
-            "ro": list((1 / products).to(self.s)),
-            "H_diag": h,
-            "al": list(self.al.to(self.s)) + [None] * (self.size - len(self.al)),
-        }
-
-
-def products(rows: Tensor, vectors: Tensor) -> Tensor:
-    """All inner products rows_i . vectors_j, [rows, vectors], in float64 on the CPU.
-
-    Summed over blocks of columns: each block in the rows' precision (at least float32), the blocks
-    and the columns left over in float64. One batched product reads the rows once and is bound by
-    memory; the transposed order of its operands is the one that BLAS does well for few vectors.
-    """
-    blocks = max(rows.shape[1] - 1, 0) // BLOCK  # one block or less is left over whole
-    whole = blocks * BLOCK
-    total = (vectors[:, whole:].double() @ rows[:, whole:].mT.double()).cpu()
-    if blocks:
-        precision = torch.promote_types(rows.dtype, torch.float32)
-        left = vectors[:, :whole].to(precision).view(-1, blocks, BLOCK).transpose(0, 1)
-        right = rows[:, :whole].to(precision).view(-1, blocks, BLOCK).permute(1, 2, 0)
-        total += torch.bmm(left, right).cpu().sum(0, dtype=torch.float64)
-    return total.mT
-
-
-def product(a: Tensor, b: Tensor) -> Tensor:
-    """The inner product a . b, 0-d; BLAS's depends on the number of threads."""
-    return products(a[None], b[None])[0, 0].to(a.dtype)
-
-
-def combination(weights: Tensor, rows: Tensor) -> Tensor:
-    """The sum of weights_i rows_i, [n].
-
-    One batched product over blocks of columns: their results stay in the cache while the rows are
-    read, which a matrix-vector product with the transposed rows does not manage.
-    """
-    blocks = rows.shape[1] // WIDE_BLOCK
-    whole = blocks * WIDE_BLOCK
-    rest = weights @ rows[:, whole:]
-    if not blocks:
-        return rest
-    parts = rows[:, :whole].view(len(rows), blocks, WIDE_BLOCK).transpose(0, 1)
-    return torch.cat((torch.bmm(weights.expand(blocks, 1, -1), parts).view(-1), rest))
 
 
 def search_along(
@@ -522,96 +337,13 @@ def _dense_gradient(p: Tensor) -> Tensor:
 
 
 def _flat(x: Tensor) -> Tensor:
-    return _real(x).reshape(-1)
-
-
-def _real(x: Tensor) -> Tensor:
-    return torch.view_as_real(x) if x.is_complex() else x
+    return real(x).reshape(-1)
 
 
 def move(params: list[Tensor], origin: list[Tensor], d: Tensor, t: float) -> None:
     """Set the parameters to origin + t d."""
     offset = 0
-    for p, start in zip(map(_real, params), map(_real, origin), strict=True):
+    for p, start in zip(map(real, params), map(real, origin), strict=True):
         part = d[offset : offset + p.numel()].view(p.shape)
         torch.add(start, part, alpha=t, out=p)
         offset += p.numel()
-
-
-SCALARS = ("func_evals", "n_iter", "t", "prev_loss", "H_diag")
-VECTORS = ("d", "prev_flat_grad")
-LISTS = ("old_dirs", "old_stps", "ro", "al")
-
-
-def copied(value: Any) -> Any:
-    """The same with tensors of their own."""
-    if isinstance(value, Tensor):
-        return value.clone()
-    if isinstance(value, dict):
-        return {key: copied(item) for key, item in value.items()}
-    return [copied(item) for item in value] if isinstance(value, list) else value
-
-
-def _reordered(value: Any, keys: list[Any], order: list[Any], sizes: Mapping[Any, int]) -> Any:
-    """A saved state with the parts of its vectors, one for each parameter, in another order."""
-    if keys == order:
-        return value
-    if isinstance(value, dict):
-        moved = (*VECTORS, "old_dirs", "old_stps")
-        return {
-            name: _reordered(item, keys, order, sizes) if name in moved else item
-            for name, item in value.items()
-        }
-    if isinstance(value, list):
-        return [_reordered(item, keys, order, sizes) for item in value]
-    if not isinstance(value, Tensor):
-        return value  # None, before the first iteration
-    parts = dict(zip(keys, torch.split(value, [sizes[key] for key in keys]), strict=True))
-    return torch.cat([parts[key] for key in order])
-
-
-def checked_entry(entry: Mapping[str, Any], params: list[Tensor]) -> dict[str, Any]:
-    """A saved state, copied to the parameters' device and dtype; raises where it does not fit."""
-    if not isinstance(entry, Mapping):
-        raise TypeError(f"LBFGS: the saved state must be a dict, got {type(entry).__name__}")
-    if not entry:
-        return {}
-    for key in entry:
-        if key not in (*SCALARS, *VECTORS, *LISTS):
-            raise ValueError(f"LBFGS: {key!r} is no state of LBFGS. Is it another optimizer's?")
-    began = entry.get("prev_flat_grad") is not None
-    for key in ("func_evals", "n_iter", *(("d", "t", "prev_loss") if began else ())):
-        if entry.get(key) is None:
-            raise ValueError(f"LBFGS: the saved state lacks {key!r}; save it with state_dict()")
-    for key in ("func_evals", "n_iter"):
-        integer("LBFGS", key, entry[key])
-    for key in ("t", "prev_loss"):  # which may be infinite or NaN by now
-        if entry.get(key) is not None and not state_dicts.is_number(entry[key]):
-            raise ValueError(f"LBFGS: {key} must be one number, got {entry[key]!r:.200}")
-    for key in LISTS:
-        if not (entry.get(key) is None or isinstance(entry[key], list)):
-            raise ValueError(f"LBFGS: {key} must be a list, got {type(entry[key]).__name__}")
-    pairs = [entry.get(key) or [] for key in ("old_dirs", "old_stps")]
-    if len(pairs[0]) != len(pairs[1]):
-        raise ValueError(
-            f"LBFGS: old_dirs and old_stps must be equally long, got {len(pairs[0])} and "
-            f"{len(pairs[1])}"
-        )
-    n = sum(_real(p).numel() for p in params)
-    vectors = [(key, entry[key]) for key in VECTORS if entry.get(key) is not None]
-    vectors += [("old_dirs", y) for y in pairs[0]] + [("old_stps", s) for s in pairs[1]]
-    for key, vector in vectors:
-        if not isinstance(vector, Tensor) or vector.shape != (n,) or not vector.is_floating_point():
-            is_tensor = isinstance(vector, Tensor)
-            got = f"{tuple(vector.shape)} of {vector.dtype}" if is_tensor else type(vector).__name__
-            raise ValueError(
-                f"LBFGS: {key} must hold the parameters' {n} numbers, shape ({n},), got {got}"
-            )
-    like = _real(params[0].detach())
-
-    def cast_to_params(value: Any) -> Any:
-        if isinstance(value, Tensor):
-            return value.detach().to(like, copy=True)
-        return [cast_to_params(item) for item in value] if isinstance(value, list) else value
-
-    return {key: cast_to_params(value) for key, value in entry.items()}

@@ -15,7 +15,7 @@ from thalweg.checkpoint.convert.library import (
     Saved,
     same,
 )
-from thalweg.optim.lbfgs import LISTS, SCALARS, VECTORS
+from thalweg.optim.lbfgs_state import LISTS, SCALARS, VECTORS
 from thalweg.optim.optimizer import MODES, Optimizer
 from thalweg.rule.compose import AVERAGE_OPTIONS
 
