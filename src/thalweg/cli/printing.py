@@ -14,7 +14,8 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-_ENDLESS, _NARROWEST = 100_000, 24  # columns
+_ENDLESS = 100_000  # columns
+_NARROWEST = 20, 10  # of names, and of remarks at a table's end
 
 
 def aside() -> AbstractContextManager[Any]:
@@ -41,7 +42,7 @@ def print_rich(group: Group, width: int) -> None:
     console = Console()
     wide, narrow = max(console.width, width), min(console.width, width)
     for part in group.renderables:
-        console.width = wide if isinstance(part, Table) else narrow
+        _set_width(console, wide if isinstance(part, Table) else narrow)
         console.print(part)
 
 
@@ -54,12 +55,16 @@ def print_wide(group: Group) -> None:
     console = Console()
     terminal = console.width if console.is_terminal else _ENDLESS
     for part in group.renderables:
-        console.width = max(terminal, _fit(console, part, terminal))
+        _set_width(console, max(terminal, _fit(console, part, terminal)))
         console.print(part)
 
 
+def _set_width(console: Console, columns: int) -> None:
+    console.size = (columns, console.height)  # a width alone is not heard in a dumb terminal
+
+
 def _fit(console: Console, part: Any, terminal: int) -> int:
-    """Make a table's first column as narrow as need be if no other one can be folded.
+    """Make a table's first column as narrow as need be, and then its last if that is text.
 
     Returns:
         The width that the table needs then; 0 for what fits itself into any width.
@@ -67,12 +72,16 @@ def _fit(console: Console, part: Any, terminal: int) -> int:
     if not isinstance(part, Table) or not all(column.no_wrap for column in part.columns[1:]):
         return 0
     options = console.options.update(width=_ENDLESS)
-    needed = console.measure(part, options=options).maximum
-    if needed <= terminal:
-        return needed
-    names = [cell_len(str(cell)) for cell in part.columns[0].cells]
-    part.columns[0].max_width = max(_NARROWEST, max(names) - (needed - terminal))
-    return console.measure(part, options=options).maximum
+    over = console.measure(part, options=options).maximum - terminal
+    ends = [part.columns[0], *(c for c in part.columns[-1:] if c.justify == "left")]
+    for column, least in zip(ends, _NARROWEST, strict=False):
+        if over <= 0:
+            break
+        width = max(cell_len(str(cell)) for cell in [column.header, *column.cells])
+        column.max_width = min(width, max(least, width - over))
+        column.no_wrap = False
+        over -= width - column.max_width
+    return terminal + over
 
 
 class Name:
@@ -89,7 +98,7 @@ class Name:
         return self.text.plain
 
     def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
-        return Measurement(min(_NARROWEST, self.text.cell_len), self.text.cell_len)
+        return Measurement(min(_NARROWEST[0], self.text.cell_len), self.text.cell_len)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Text]:
         rest, indent = self.text, ""
