@@ -6,9 +6,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from thalweg.engine.copying import _LARGE, copy_values
+from thalweg.engine import copying
+from thalweg.engine.copying import copy_values
 
-N = _LARGE // 4 + 1
+N = copying._PIECE // 4 + 1
 
 
 def numbers(dtype: torch.dtype, n: int = N) -> Tensor:
@@ -42,7 +43,7 @@ def test_values_are_those_of_copy(case: str) -> None:
     with torch.no_grad():
         expected.copy_(source)
     before = target._version
-    copy_values(target, source)
+    copy_values([(target, source)])
     assert torch.equal(target, expected)
     assert target._version == expected._version > before or not target.numel()
     assert target.grad_fn is None
@@ -51,11 +52,22 @@ def test_values_are_those_of_copy(case: str) -> None:
 def test_a_saved_tensor_that_was_written_over_is_noticed() -> None:
     weight, x = torch.ones(N), torch.ones(N, requires_grad=True)
     loss = (weight * x).sum()
-    copy_values(weight, torch.zeros(N))
+    copy_values([(weight, torch.zeros(N))])
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         loss.backward()
 
 
 def test_other_shapes_are_refused_as_by_torch() -> None:
     with pytest.raises(RuntimeError, match="must match the size"):
-        copy_values(torch.zeros(N), torch.zeros(N + 1))
+        copy_values([(torch.zeros(N), torch.zeros(N + 1))])
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_many_tensors_by_several_threads(threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.set_num_threads(threads)
+    monkeypatch.setattr(copying, "_PIECE", 1000)
+    monkeypatch.setattr(copying, "_WORTH_A_THREAD", 1000)
+    sources = [torch.arange(float(n)) for n in (3, 250, 251, 4000, 10_001)]
+    targets = [torch.zeros_like(source) for source in sources]
+    copy_values(zip(targets, sources, strict=True))
+    assert all(map(torch.equal, targets, sources))

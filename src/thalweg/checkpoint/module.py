@@ -1,7 +1,7 @@
 """A module's state dict: checked against the module before anything is copied into it."""
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from copy import deepcopy
 from typing import Any
 
@@ -51,13 +51,8 @@ def prepare_module(
         raise RuntimeError(f"{name}: the state dict does not fit:{lines}{remedy}")
     own = module.state_dict()
     pairs = [(own[key], data[key].view(own[key].shape)) for key in report.loaded]
-    return Pending(lambda: _copy(pairs), report=report)
-
-
-def _copy(pairs: Iterable[tuple[Tensor, Tensor]]) -> None:
-    """All that torch does for a module that takes no part itself."""
-    for target, values in pairs:
-        copy_values(target, values)
+    # All that torch does for a module that takes no part itself.
+    return Pending(lambda: copy_values(pairs), report=report)
 
 
 def _renamed(

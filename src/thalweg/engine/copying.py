@@ -1,29 +1,68 @@
-"""Copying the values of large tensors."""
+"""Copying the values of many tensors."""
+
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
-_LARGE = 1 << 20  # bytes; below, it makes no difference that can be measured
+Bytes = npt.NDArray[np.uint8]
+
+_PIECE = 1 << 22  # bytes that a thread copies at a time
+_WORTH_A_THREAD = 1 << 25  # bytes for which waking another thread pays
 
 
 @torch.no_grad()
-def copy_values(target: Tensor, source: Tensor) -> None:
-    """What ``target.copy_(source)`` does, in two thirds of the time for large tensors on the CPU.
+def copy_values(pairs: Iterable[tuple[Tensor, Tensor]]) -> None:
+    """What ``target.copy_(source)`` does for each pair, in less time for large tensors on the CPU.
 
-    The C library's copy writes past the caches where torch's first reads what it overwrites. No
-    gradient is recorded.
+    As many threads as torch's copy by the C library, which writes past the caches where torch's
+    copy first reads what it overwrites. No gradient is recorded.
+
+    Args:
+        pairs: of target and source; no target shares memory with another tensor here.
 
     >>> a = torch.zeros(2)
-    >>> copy_values(a, torch.ones(2))
+    >>> copy_values([(a, torch.ones(2))])
     >>> a
     tensor([1., 1.])
     """
-    if target.nbytes < _LARGE or not _alike(target, source):
-        target.copy_(source)
-        return
-    np.copyto(_memory(target), _memory(source))
-    torch.autograd.graph.increment_version(target)  # who has saved it for a gradient must know
+    large = []
+    for target, source in pairs:
+        if target.nbytes >= _PIECE and _alike(target, source):
+            large.append((target, source))
+        else:
+            target.copy_(source)
+    total = sum(target.nbytes for target, _ in large)
+    threads = max(1, min(torch.get_num_threads(), total // _WORTH_A_THREAD))
+    # Each thread pops the next piece.
+    left = list(_pieces((_memory(target), _memory(source)) for target, source in large))
+    if threads == 1:
+        _work_off(left)
+    else:
+        with ThreadPoolExecutor(threads) as pool:
+            for _ in pool.map(_work_off, [left] * threads):
+                pass
+    for target, _ in large:
+        torch.autograd.graph.increment_version(target)  # who saved it for a gradient must know
+
+
+def _pieces(pairs: Iterable[tuple[Bytes, Bytes]]) -> Iterator[tuple[Bytes, Bytes]]:
+    for target, source in pairs:
+        for start in range(0, len(target), _PIECE):
+            piece = slice(start, start + _PIECE)
+            yield target[piece], source[piece]
+
+
+def _work_off(left: list[tuple[Bytes, Bytes]]) -> None:
+    while True:
+        try:
+            target, source = left.pop()
+        except IndexError:
+            return
+        np.copyto(target, source)  # lets other threads run
 
 
 def _alike(target: Tensor, source: Tensor) -> bool:
@@ -40,5 +79,6 @@ def _alike(target: Tensor, source: Tensor) -> bool:
     )
 
 
-def _memory(tensor: Tensor) -> "np.ndarray[tuple[int], np.dtype[np.uint8]]":
-    return tensor.detach().view(-1).view(torch.uint8).numpy()
+def _memory(tensor: Tensor) -> Bytes:
+    array: Bytes = tensor.detach().view(-1).view(torch.uint8).numpy()
+    return array

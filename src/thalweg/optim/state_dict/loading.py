@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from thalweg.optim.optimizer import Optimizer
 
 
+Copies = list[tuple[torch.Tensor, torch.Tensor]]  # into which tensor, and what
+
+
 class Pending:
     """A state dict that was checked and only waits to be taken over.
 
@@ -93,16 +96,16 @@ def _prepare_ours(optimizer: "Optimizer", saved: Saved, matched: Match, strict: 
     report = _report(optimizer, saved, matched, misfits, strict)
     # What it keeps beside refers to the states, and is made anew by the next step anyway.
     optimizer.forget_engine()
-    written: list[tuple[torch.Tensor, torch.Tensor]] = []
-    state: State = {p: _ready(optimizer, p, entry, written) for p, entry in entries.items()}
+    written: Copies = []
+    made: Copies = []
+    state: State = {p: _ready(optimizer, p, e, written, made) for p, e in entries.items()}
+    copy_values(made)
     keys = set(saved.all_keys)
     state.update((key, value) for key, value in saved.state.items() if key not in keys)
 
     def commit() -> None:
         with uninterrupted():
-            with torch.no_grad():
-                for target, values in written:
-                    copy_values(target, values)
+            copy_values(written)
             optimizer.__setstate__({"state": state, "param_groups": groups})
         for after in optimizer._optimizer_load_state_dict_post_hooks.values():
             after(optimizer)
@@ -201,9 +204,13 @@ def _ready(
     optimizer: "Optimizer",
     p: torch.Tensor,
     entry: Entry,
-    written: list[tuple[torch.Tensor, torch.Tensor]],
+    written: Copies,
+    made: Copies,
 ) -> dict[str, Any]:
-    """A parameter's states: own tensors, which ``written`` says are to be overwritten, or new."""
+    """A parameter's states: own tensors, that are to be written over, or new ones, without values.
+
+    ``written`` and ``made`` take note of what goes into which.
+    """
     own: Mapping[str, Any] = optimizer.state.get(p, {})
     states: dict[str, Any] = {}
     for name, wanted in entry.items():
@@ -215,17 +222,14 @@ def _ready(
             states[name] = own[name]
             written.append((own[name], wanted.values))
         else:
-            states[name] = _laid_out_like(p, wanted)
+            values = wanted.values.detach()
+            if values.layout is not torch.strided:
+                values = values.to_dense()  # torch's SGD keeps a sparse momentum_buffer
+            states[name] = torch.empty_like(
+                p.detach(), dtype=wanted.dtype, memory_format=torch.preserve_format
+            )
+            made.append((states[name], values))
     return states
-
-
-def _laid_out_like(p: torch.Tensor, wanted: Wanted) -> torch.Tensor:
-    values = wanted.values.detach()
-    if values.layout is not torch.strided:
-        values = values.to_dense()  # torch's SGD keeps a sparse momentum_buffer
-    like = torch.empty_like(p.detach(), dtype=wanted.dtype, memory_format=torch.preserve_format)
-    copy_values(like, values)
-    return like
 
 
 def _serves(tensor: torch.Tensor, p: torch.Tensor, dtype: torch.dtype) -> bool:
