@@ -8,19 +8,21 @@ MapReduce", NeurIPS 2014: only inner products of the history are needed to solve
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import torch
 from torch import Tensor
 
 from thalweg.engine.interrupts import uninterrupted
-from thalweg.optim import state_dict as state_dicts
 from thalweg.optim.lbfgs_history import History, product
 from thalweg.optim.lbfgs_state import checked_entry, copied, real, reordered
 from thalweg.optim.line_search import Point, strong_wolfe
 from thalweg.optim.optimizer import Closure, Number, Optimizer, Params
 from thalweg.optim.ranges import Ranges
 from thalweg.ranges import ANY, AT_LEAST_ONE, NON_NEGATIVE, integer
+
+if TYPE_CHECKING:
+    from thalweg.optim import state_dict as state_dicts
 
 Evaluate = Callable[[], tuple[Any, Tensor]]
 """Calls the closure; its result, and all gradients as one vector."""
@@ -257,11 +259,11 @@ class LBFGS(Optimizer):
 
     def checked_states(
         self,
-        saved: state_dicts.Saved,
-        matched: state_dicts.Match,
-        groups: state_dicts.Groups,
-        misfits: state_dicts.Misfits,
-    ) -> dict[Tensor, state_dicts.Entry]:
+        saved: "state_dicts.Saved",
+        matched: "state_dicts.Match",
+        groups: "state_dicts.Groups",
+        misfits: "state_dicts.Misfits",
+    ) -> "dict[Tensor, state_dicts.Entry]":
         """The one entry of all parameters, its vectors in the order that these have here."""
         order = [place.key for place in matched.places]
         keys = list(dict.fromkeys(saved.all_keys))

@@ -6,7 +6,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from thalweg.optim import state_dict as state_dicts
 from thalweg.ranges import integer
 
 SCALARS = ("func_evals", "n_iter", "t", "prev_loss", "H_diag")
@@ -48,6 +47,8 @@ def reordered(value: Any, keys: list[Any], order: list[Any], sizes: Mapping[Any,
 
 def checked_entry(entry: Mapping[str, Any], params: list[Tensor]) -> dict[str, Any]:
     """A saved state, copied to the parameters' device and dtype; raises where it does not fit."""
+    from thalweg.optim.state_dict import is_number  # which only checkpoints need
+
     if not isinstance(entry, Mapping):
         raise TypeError(f"LBFGS: the saved state must be a dict, got {type(entry).__name__}")
     if not entry:
@@ -62,7 +63,7 @@ def checked_entry(entry: Mapping[str, Any], params: list[Tensor]) -> dict[str, A
     for key in ("func_evals", "n_iter"):
         integer("LBFGS", key, entry[key])
     for key in ("t", "prev_loss"):  # which may be infinite or NaN by now
-        if entry.get(key) is not None and not state_dicts.is_number(entry[key]):
+        if entry.get(key) is not None and not is_number(entry[key]):
             raise ValueError(f"LBFGS: {key} must be one number, got {entry[key]!r:.200}")
     for key in LISTS:
         if not (entry.get(key) is None or isinstance(entry[key], list)):

@@ -7,7 +7,7 @@ the contract is carried out here.
 
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import numpy as np
 import torch
@@ -20,12 +20,14 @@ from torch.optim.optimizer import (
 from thalweg.engine.engine import Engine
 from thalweg.engine.state import OptimizerState
 from thalweg.names import nearest
-from thalweg.optim import state_dict as state_dicts
 from thalweg.optim.ranges import Ranges, check_ranges
-from thalweg.optim.state_dict import LoadReport, Rename
 from thalweg.ranges import AT_LEAST_ONE, NON_NEGATIVE, UNIT_INTERVAL
 from thalweg.rule import Rule
 from thalweg.rule.compose import AVERAGE_OPTIONS, AVERAGE_STATES, carrying_average
+
+if TYPE_CHECKING:  # what only checkpoints need is imported where it is used
+    from thalweg.optim import state_dict as state_dicts
+    from thalweg.optim.state_dict import LoadReport, Rename
 
 Params = Iterable[torch.Tensor] | Iterable[dict[str, Any]] | Iterable[tuple[str, torch.Tensor]]
 Number = float | torch.Tensor
@@ -234,6 +236,8 @@ class Optimizer(torch.optim.Optimizer):
         >>> optimizer.param_groups[0]["param_names"]
         ['weight', 'bias']
         """
+        from thalweg.optim import state_dict as state_dicts
+
         names: dict[int, str] = {}
         for name, p in named:
             names.setdefault(id(p), str(name))
@@ -454,6 +458,8 @@ class Optimizer(torch.optim.Optimizer):
 
         Tensors are the optimizer's own, not copies.
         """
+        from thalweg.optim import state_dict as state_dicts
+
         for before in self._optimizer_state_dict_pre_hooks.values():
             before(self)
         result = state_dicts.pack(self.param_groups, self.state)
@@ -467,8 +473,8 @@ class Optimizer(torch.optim.Optimizer):
         self,
         state_dict: Mapping[str, Any],
         strict: bool = True,
-        rename: Rename | None = None,
-    ) -> LoadReport:
+        rename: "Rename | None" = None,
+    ) -> "LoadReport":
         """Take over a state dict of this class or of torch's class of the same name.
 
         Where the optimizer and the state dict both have names (``named_parameters()``), states go
@@ -506,17 +512,19 @@ class Optimizer(torch.optim.Optimizer):
         >>> optimizer.param_groups[0]["lr"]
         0.5
         """
+        from thalweg.optim import state_dict as state_dicts
+
         pending = state_dicts.prepare(self, state_dict, strict=strict, rename=rename)
         pending.commit()
         return pending.report
 
     def checked_states(
         self,
-        saved: state_dicts.Saved,
-        matched: state_dicts.Match,
-        groups: state_dicts.Groups,
-        misfits: state_dicts.Misfits,
-    ) -> dict[torch.Tensor, state_dicts.Entry]:
+        saved: "state_dicts.Saved",
+        matched: "state_dicts.Match",
+        groups: "state_dicts.Groups",
+        misfits: "state_dicts.Misfits",
+    ) -> "dict[torch.Tensor, state_dicts.Entry]":
         """The states that a state dict brings for each parameter; changes nothing.
 
         Args:
@@ -525,6 +533,8 @@ class Optimizer(torch.optim.Optimizer):
             groups: as they will be.
             misfits: takes note of what does not fit.
         """
+        from thalweg.optim import state_dict as state_dicts
+
         return state_dicts.checked_states(self, saved, matched, groups, misfits)
 
     def forget_engine(self) -> None:
