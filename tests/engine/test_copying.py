@@ -71,3 +71,16 @@ def test_many_tensors_by_several_threads(threads: int, monkeypatch: pytest.Monke
     targets = [torch.zeros_like(source) for source in sources]
     copy_values(zip(targets, sources, strict=True))
     assert all(map(torch.equal, targets, sources))
+
+
+def test_a_system_without_more_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.set_num_threads(3)
+    monkeypatch.setattr(copying, "_WORTH_A_THREAD", 1000)
+
+    def refused(self: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(copying.Thread, "start", refused)
+    target = torch.zeros(N)
+    copy_values([(target, torch.ones(N))])
+    assert torch.equal(target, torch.ones(N))

@@ -1,7 +1,7 @@
 """Copying the values of many tensors."""
 
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from threading import Thread
 
 import numpy as np
 import numpy.typing as npt
@@ -39,12 +39,16 @@ def copy_values(pairs: Iterable[tuple[Tensor, Tensor]]) -> None:
     threads = max(1, min(torch.get_num_threads(), total // _WORTH_A_THREAD))
     # Each thread pops the next piece.
     left = list(_pieces((_memory(target), _memory(source)) for target, source in large))
-    if threads == 1:
-        _work_off(left)
-    else:
-        with ThreadPoolExecutor(threads) as pool:
-            for _ in pool.map(_work_off, [left] * threads):
-                pass
+    others = [Thread(target=_work_off, args=(left,)) for _ in range(threads - 1)]
+    for k, thread in enumerate(others):
+        try:
+            thread.start()
+        except RuntimeError:  # the system has no more: those that there are do all of it
+            del others[k:]
+            break
+    _work_off(left)
+    for thread in others:
+        thread.join()
     for target, _ in large:
         torch.autograd.graph.increment_version(target)  # who saved it for a gradient must know
 
