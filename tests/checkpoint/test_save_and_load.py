@@ -17,7 +17,7 @@ from tests.checkpoint.same import same
 from thalweg import optim
 from thalweg.checkpoint import CheckpointError, load, read, save
 from thalweg.checkpoint.container import opened
-from thalweg.checkpoint.pending import apart
+from thalweg.engine.copying import apart
 from thalweg.optim import lr_scheduler, swa_utils
 
 
@@ -221,6 +221,8 @@ def test_renaming_reaches_models_and_optimizers(tmp_path: Path, kind: str) -> No
         load(path, rename={"old.wait": "x"}, **there)
     with pytest.raises(ValueError, match=r"rename gives several entries the name x"):
         load(path, rename={"old.weight": "x", "old.bias": "x"}, **there)
+    with pytest.raises(TypeError, match=r"part 'model': .*rename must give names, got None for"):
+        load(path, rename=lambda name: None, **there)
     with pytest.raises(TypeError, match="rename must be a dict from old to new names or a fun"):
         load(path, rename=3, **there)  # type: ignore[arg-type]
 

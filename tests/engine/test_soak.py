@@ -9,7 +9,6 @@ import sys
 import tracemalloc
 import warnings
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -32,8 +31,7 @@ MEGABYTE = 2**20
 def resident() -> int:
     """The process's own memory in bytes, without mapped files."""
     gc.collect()
-    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-    return next(1024 * int(line.split()[1]) for line in lines if line.startswith("RssAnon"))
+    return anonymous()
 
 
 def open_files() -> int:

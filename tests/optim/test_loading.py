@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 import thalweg.optim as optim
+from tests.memory import anonymous
 from tests.optim.problems import FULLEST, Case, Problem, advance, bits, snapshot, start
 from tests.optim.through import through_a_file
 from thalweg.optim.state_dict import prepare
@@ -125,13 +126,6 @@ def test_shared_memory_of_other_processes_is_left_alone() -> None:
     assert not set(before) & {t.data_ptr() for t in states(optimizer)}
 
 
-def anonymous_memory() -> int:
-    """Bytes that the process has written to, without what is mapped from files."""
-    with open("/proc/self/status", encoding="ascii") as status:
-        line = next(line for line in status if line.startswith("RssAnon"))
-    return int(line.split()[1]) * 1024
-
-
 @pytest.mark.slow
 @pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="needs Linux")
 @pytest.mark.parametrize("begun", [False, True], ids=["fresh", "after steps"])
@@ -153,9 +147,9 @@ def test_memory_of_a_load(begun: bool, tmp_path: Any) -> None:
 
     def watch() -> None:
         while not stop.wait(0.0002):
-            highest[0] = max(highest[0], anonymous_memory())
+            highest[0] = max(highest[0], anonymous())
 
-    before = anonymous_memory()
+    before = anonymous()
     watcher = threading.Thread(target=watch)
     watcher.start()
     optimizer.load_state_dict(saved)

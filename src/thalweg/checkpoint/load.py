@@ -10,12 +10,14 @@ from typing import Any
 from thalweg.checkpoint import parts as of_parts
 from thalweg.checkpoint.foreign import USUAL, Foreign, Source, opened_any
 from thalweg.checkpoint.header import DATA, RANDOM_STATE, CheckpointError
-from thalweg.checkpoint.parts import Rename, kind_of, names_in
-from thalweg.checkpoint.pending import Pending, apart, commit_all
+from thalweg.checkpoint.parts import Rename, kind_of, known_names
+from thalweg.checkpoint.pending import commit_all
 from thalweg.checkpoint.random_state import RandomState
 from thalweg.checkpoint.save import check_names
+from thalweg.engine.copying import apart
 from thalweg.names import nearest
-from thalweg.optim.state_dict import LoadReport
+from thalweg.optim.state_dict import LoadReport, Pending
+from thalweg.optim.state_dict.matching import check_rename
 from thalweg.ranges import flag
 
 _ERRORS = (TypeError, RuntimeError, ValueError)
@@ -117,11 +119,7 @@ def load(
                 f"load: {name} must have load_state_dict, got {type(part).__name__}; leave it out: "
                 f"plain values come back, load(...)[{name!r}]"
             )
-    if rename is not None and not callable(rename) and not isinstance(rename, Mapping):
-        raise TypeError(
-            f"load: rename must be a dict from old to new names or a function, got "
-            f"{type(rename).__name__}"
-        )
+    check_rename("load", rename)
     with opened_any(path) as source:
         found = _found(source, parts)
         data = {name: source.part(there) for name, there in found.items()}
@@ -199,7 +197,7 @@ def _found(source: Source, parts: Mapping[str, Any]) -> dict[str, str]:
 
 def _check_rename(source: Source, rename: Rename | None, data: Mapping[str, Any]) -> None:
     if isinstance(rename, Mapping):
-        known = set().union(*map(names_in, data.values()))
+        known = set().union(*map(known_names, data.values()))
         for old in rename:
             if old not in known:
                 raise ValueError(

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from torch import __future__ as future
 from torch.nn.modules.batchnorm import _NormBase
 
-from thalweg.checkpoint.pending import Pending, apart
-from thalweg.engine.copying import copy_values
-from thalweg.optim.state_dict import LoadReport, Misshaped, Rename
+from thalweg.engine.copying import apart, copy_values
+from thalweg.optim.state_dict import LoadReport, Misshaped, Pending, Rename, repeated
 from thalweg.optim.state_dict.loading import hint
+from thalweg.optim.state_dict.matching import renamed
 
 _COUNT = "num_batches_tracked"  # which BatchNorm did not have in its first version
 
@@ -66,21 +66,17 @@ def _renamed(
                 f"{type(module).__name__}: the versions of the state dict's layers must be dicts "
                 f"with a number, got {each!r:.80}"
             )
-    pairs = [(key, key) for key in saved]
+    names = renamed(type(module).__name__, list(saved), rename)
     if rename is not None:
-        new = rename if callable(rename) else lambda key: rename.get(key, key)
-        pairs = [(key, new(key)) for key in saved]
         # Layers under other names: of the versions of today.
         own = {prefix: {"version": each._version} for prefix, each in module.named_modules()}
         versions = own | versions
-    data = OrderedDict((new, saved[old]) for old, new in pairs)
-    if len(data) < len(pairs):
-        names = [new for _, new in pairs]
-        twice = sorted({each for each in names if names.count(each) > 1})
+    if twice := repeated(names):
         raise ValueError(
             f"{type(module).__name__}: rename gives several entries the name {', '.join(twice)}; "
             "give each its own"
         )
+    data = OrderedDict(zip(names, saved.values(), strict=True))
     data._metadata = versions  # type: ignore[attr-defined]
     return data
 

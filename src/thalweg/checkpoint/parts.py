@@ -13,14 +13,16 @@ from torch import Tensor, nn
 
 from thalweg.checkpoint.header import DATA, GENERATOR, MODULE, OBJECT, OPTIMIZER
 from thalweg.checkpoint.module import prepare_module
-from thalweg.checkpoint.pending import Pending, apart
+from thalweg.engine.copying import apart
 from thalweg.optim import Optimizer, state_dict
+from thalweg.optim.state_dict import Pending
+from thalweg.optim.state_dict.form import own_names
 
 Rename = state_dict.Rename
 
 
 def kind_of(part: Any) -> str:
-    """What a part is; see :data:`thalweg.checkpoint.container.KINDS`."""
+    """What a part is; see :data:`thalweg.checkpoint.header.KINDS`."""
     if isinstance(part, nn.Module):
         return MODULE
     if isinstance(part, torch.optim.Optimizer):
@@ -74,7 +76,7 @@ def prepare(
     """
     kind = kind_of(part)
     if kind == MODULE:
-        return prepare_module(part, data, strict, rename)
+        return prepare_module(part, data, strict, _for(data, rename))
     if kind == OPTIMIZER:
         return _prepare_optimizer(part, data, names_of(part, parts), strict, rename)
     return (_prepare_generator if kind == GENERATOR else _prepare_object)(part, data)
@@ -90,12 +92,12 @@ def _prepare_optimizer(
     own = isinstance(optimizer, Optimizer)
     if not own or not hasattr(optimizer, "rule"):
         data = apart(data)  # it may keep what it is given
-    by_name = names is not None or all("param_names" in g for g in optimizer.param_groups)
+    by_name = names is not None or own_names(optimizer) is not None
     pending = state_dict.prepare(
         optimizer, data, strict=strict, names=names, rename=_for(data, rename) if by_name else None
     )
     if own:
-        return Pending(pending.commit, report=pending.report)
+        return pending
     # torch puts new objects in place of the old ones, which stay as they are.
     held = [
         optimizer,
@@ -108,10 +110,11 @@ def _prepare_optimizer(
             vars(each).clear()
             vars(each).update(attributes)
 
-    return Pending(pending.commit, undo, pending.report)
+    pending.undo = undo
+    return pending
 
 
-def names_in(data: Any) -> set[str]:
+def known_names(data: Any) -> set[str]:
     """The parameters' names in a state dict of an optimizer or a module."""
     if not isinstance(data, Mapping):
         return set()
@@ -126,7 +129,7 @@ def names_in(data: Any) -> set[str]:
 
 def _for(data: Any, rename: Rename | None) -> Rename | None:
     """What of ``rename`` concerns a part: several parts share it."""
-    known = names_in(data)
+    known = known_names(data)
     if not isinstance(rename, Mapping):
         return rename if known else None
     return {old: new for old, new in rename.items() if old in known} or None

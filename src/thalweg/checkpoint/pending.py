@@ -1,30 +1,10 @@
 """Taking several parts over: all of them, or none."""
 
-from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-from torch import Tensor
-
 from thalweg.engine.interrupts import uninterrupted
-from thalweg.optim.state_dict import LoadReport
-
-
-@dataclass
-class Pending:
-    """Data that was checked, and only waits to be taken over.
-
-    Attributes:
-        commit: takes it over; may give a report, where it is only known then.
-        undo: puts everything back, also after half of it; None if ``commit`` cannot fail.
-        report: what of it fits; None where nothing goes by name, or before it was tried.
-    """
-
-    commit: Callable[[], Any]
-    undo: Callable[[], Any] | None = None
-    report: LoadReport | None = None
+from thalweg.optim.state_dict import LoadReport, Pending
 
 
 def commit_all(pending: Iterable[Pending]) -> None:
@@ -60,28 +40,3 @@ def commit_all(pending: Iterable[Pending]) -> None:
     if errors:
         errors[0].add_note("everything was loaded; a hook that is called after that raised this")
         raise errors[0]
-
-
-def apart(value: Any) -> Any:
-    """Nested data with tensors and arrays of their own, what is the same one time remaining so."""
-    return _apart(value, {})
-
-
-def _apart(value: Any, done: dict[int, Any]) -> Any:
-    if id(value) in done:
-        return done[id(value)]
-    found = value
-    if isinstance(value, Tensor):
-        found = value.clone()
-    elif isinstance(value, np.ndarray):
-        found = value.copy()
-    elif isinstance(value, OrderedDict):
-        found = OrderedDict((key, _apart(item, done)) for key, item in value.items())
-        if hasattr(value, "_metadata"):
-            found._metadata = value._metadata  # type: ignore[attr-defined]
-    elif isinstance(value, dict) and not isinstance(value, Counter):
-        found = {key: _apart(item, done) for key, item in value.items()}
-    elif type(value) in (list, tuple):
-        found = type(value)(_apart(item, done) for item in value)
-    done[id(value)] = found
-    return found

@@ -1,7 +1,9 @@
-"""Copying the values of many tensors."""
+"""Copying: the values of many tensors, and nested data with tensors."""
 
+from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Iterable, Iterator
 from threading import Thread
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -86,3 +88,43 @@ def _alike(target: Tensor, source: Tensor) -> bool:
 def _memory(tensor: Tensor) -> Bytes:
     array: Bytes = tensor.detach().view(-1).view(torch.uint8).numpy()
     return array
+
+
+def apart(value: Any, done: dict[int, Any] | None = None) -> Any:
+    """Tensors, arrays and containers copied to any depth; all else is the same object.
+
+    Args:
+        value: what is copied.
+        done: copies made so far, by the originals' ids: what is shared stays shared.
+
+    >>> given = {"step": 1, "betas": (0.9, 0.99), "exp_avg": [torch.zeros(1)]}
+    >>> copied = apart(given)
+    >>> _ = given["exp_avg"][0].fill_(7.0)
+    >>> copied
+    {'step': 1, 'betas': (0.9, 0.99), 'exp_avg': [tensor([0.])]}
+    """
+    done = {} if done is None else done
+    if id(value) in done:
+        return done[id(value)]
+    copied: Any = value
+    if isinstance(value, Tensor):
+        copied = value.detach().clone()
+    elif isinstance(value, np.ndarray):
+        copied = value.copy()
+    elif isinstance(value, (list, deque)):
+        copied = type(value)()
+        copied.extend(apart(item, done) for item in value)
+    elif isinstance(value, Counter):
+        copied = Counter(value)
+    elif isinstance(value, defaultdict):
+        copied = defaultdict(value.default_factory if type(value) is defaultdict else dict)
+        copied.update((key, apart(item, done)) for key, item in value.items())
+    elif isinstance(value, dict):
+        copied = OrderedDict() if isinstance(value, OrderedDict) else {}
+        copied.update((key, apart(item, done)) for key, item in value.items())
+        if hasattr(value, "_metadata"):  # a module's state dict: the versions of its layers
+            copied._metadata = value._metadata
+    elif type(value) is tuple:
+        copied = tuple(apart(item, done) for item in value)
+    done[id(value)] = copied
+    return copied

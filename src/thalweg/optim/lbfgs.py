@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 import torch
 from torch import Tensor
 
+from thalweg.engine.copying import apart
 from thalweg.engine.interrupts import uninterrupted
 from thalweg.optim.lbfgs_history import History, product
-from thalweg.optim.lbfgs_state import checked_entry, copied, real, reordered
+from thalweg.optim.lbfgs_state import checked_entry, real, reordered
 from thalweg.optim.line_search import Point, strong_wolfe
 from thalweg.optim.optimizer import Closure, Number, Optimizer, Params
 from thalweg.optim.ranges import Ranges
@@ -254,7 +255,7 @@ class LBFGS(Optimizer):
         saved whole, each time anew, with every row.
         """
         result = super().state_dict()
-        result["state"] = {key: copied(entry) for key, entry in result["state"].items()}
+        result["state"] = {key: apart(entry) for key, entry in result["state"].items()}
         return result
 
     def checked_states(
@@ -298,7 +299,7 @@ class LBFGS(Optimizer):
         """As the base class, with the history's rows instead of its matrices."""
         result = super().__getstate__()
         result.pop("_history", None)
-        result["state"] = {p: copied(entry) for p, entry in self.state.items()}
+        result["state"] = {p: apart(entry) for p, entry in self.state.items()}
         return result
 
 

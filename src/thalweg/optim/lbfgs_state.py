@@ -18,15 +18,6 @@ def real(x: Tensor) -> Tensor:
     return torch.view_as_real(x) if x.is_complex() else x
 
 
-def copied(value: Any) -> Any:
-    """The same with tensors of their own."""
-    if isinstance(value, Tensor):
-        return value.clone()
-    if isinstance(value, dict):
-        return {key: copied(item) for key, item in value.items()}
-    return [copied(item) for item in value] if isinstance(value, list) else value
-
-
 def reordered(value: Any, keys: list[Any], order: list[Any], sizes: Mapping[Any, int]) -> Any:
     """A saved state with the parts of its vectors, one for each parameter, in another order."""
     if keys == order:

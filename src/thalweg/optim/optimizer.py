@@ -516,6 +516,7 @@ class Optimizer(torch.optim.Optimizer):
 
         pending = state_dicts.prepare(self, state_dict, strict=strict, rename=rename)
         pending.commit()
+        assert pending.report is not None
         return pending.report
 
     def checked_states(

@@ -1,6 +1,5 @@
 """Train a model for a while and have it, and its optimizer, as they were."""
 
-from collections import OrderedDict, defaultdict, deque
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from itertools import chain
@@ -9,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from thalweg.engine.copying import apart
 from thalweg.engine.interrupts import uninterrupted
 
 # Of a module: the dicts that hold its tensors by name.
@@ -136,36 +136,9 @@ def _work_on_copies(optimizers: list[torch.optim.Optimizer], keep: dict[int, Any
     """Give optimizers copies of all data that they hold, shared as it was."""
     for each in optimizers:
         state: Mapping[Any, Any] = each.state
-        vars(each).update({name: _copy(value, keep) for name, value in vars(each).items()})
+        vars(each).update({name: apart(value, keep) for name, value in vars(each).items()})
         # As loading a checkpoint does, so that whatever an optimizer derives from its state is
         # derived anew.
         each.__setstate__(
-            {"state": _copy(state, keep), "param_groups": _copy(each.param_groups, keep)}
+            {"state": apart(state, keep), "param_groups": apart(each.param_groups, keep)}
         )
-
-
-def _copy(value: Any, done: dict[int, Any]) -> Any:
-    """Tensors and containers copied to any depth; all else is the same object.
-
-    Args:
-        value: what is copied.
-        done: copies made so far, by the originals' ids: what is shared stays shared.
-    """
-    if id(value) in done:
-        return done[id(value)]
-    copied: Any = value
-    if isinstance(value, Tensor):
-        copied = value.detach().clone()
-    elif isinstance(value, (list, deque)):
-        copied = type(value)()
-        copied.extend(_copy(v, done) for v in value)
-    elif isinstance(value, defaultdict):
-        copied = defaultdict(value.default_factory if type(value) is defaultdict else dict)
-        copied.update((k, _copy(v, done)) for k, v in value.items())
-    elif isinstance(value, dict):
-        copied = OrderedDict() if isinstance(value, OrderedDict) else {}
-        copied.update((k, _copy(v, done)) for k, v in value.items())
-    elif type(value) is tuple:
-        copied = tuple(_copy(v, done) for v in value)
-    done[id(value)] = copied
-    return copied

@@ -84,7 +84,7 @@ def packed(optimizer: torch.optim.Optimizer, names: Sequence[str] | None = None)
     """
     saved: dict[str, Any] = optimizer.state_dict()
     own = own_names(optimizer)
-    if own is not None and not _distinct(optimizer, own):
+    if own is not None and ambiguous(own, map(id, parameters(optimizer))):
         own = None  # two parameters of one name can only go by number
     found = own if own is not None else names
     return {
@@ -94,9 +94,9 @@ def packed(optimizer: torch.optim.Optimizer, names: Sequence[str] | None = None)
     }
 
 
-def _distinct(optimizer: torch.optim.Optimizer, names: Sequence[str]) -> bool:
-    by_name = {(name, id(p)) for name, p in zip(names, parameters(optimizer), strict=True)}
-    return len({name for name, _ in by_name}) == len({each for _, each in by_name})
+def ambiguous(names: Iterable[str], of: Iterable[Any]) -> list[str]:
+    """The names that stand for several parameters; one that is in a group twice is still one."""
+    return repeated(name for name, _ in dict.fromkeys(zip(names, of, strict=True)))
 
 
 def names_in(module: torch.nn.Module, optimizer: torch.optim.Optimizer) -> list[str] | None:

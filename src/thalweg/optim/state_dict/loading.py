@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -27,20 +28,19 @@ if TYPE_CHECKING:
 Copies = list[tuple[torch.Tensor, torch.Tensor]]  # into which tensor, and what
 
 
+@dataclass
 class Pending:
-    """A state dict that was checked and only waits to be taken over.
+    """Data that was checked, and only waits to be taken over.
 
     Attributes:
-        report: what of it fits.
+        commit: takes it over; may give a report, where it is only known then.
+        undo: puts everything back, also after half of it; None if ``commit`` cannot fail.
+        report: what of it fits; None where nothing goes by name, or before it was tried.
     """
 
-    def __init__(self, report: LoadReport, commit: Callable[[], None]) -> None:
-        self.report = report
-        self._commit = commit
-
-    def commit(self) -> None:
-        """Take it over, without being interrupted."""
-        self._commit()
+    commit: Callable[[], Any]
+    undo: Callable[[], Any] | None = None
+    report: LoadReport | None = None
 
 
 def prepare(
@@ -110,7 +110,7 @@ def _prepare_ours(optimizer: "Optimizer", saved: Saved, matched: Match, strict: 
         for after in optimizer._optimizer_load_state_dict_post_hooks.values():
             after(optimizer)
 
-    return Pending(report, commit)
+    return Pending(commit, report=report)
 
 
 def _prepare_torchs(
@@ -139,7 +139,7 @@ def _prepare_torchs(
         with uninterrupted():
             optimizer.load_state_dict({"state": state, "param_groups": groups})
 
-    return Pending(report, commit)
+    return Pending(commit, report=report)
 
 
 def _report(

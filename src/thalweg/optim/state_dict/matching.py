@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from thalweg.names import nearest
-from thalweg.optim.state_dict.form import NAMES, PARAMS, Saved, own_names, parameters, repeated
+from thalweg.optim.state_dict.form import NAMES, PARAMS, Saved, ambiguous, own_names, parameters
 from thalweg.optim.state_dict.report import Misshaped
 
 Rename = Mapping[str, str] | Callable[[str], str]
@@ -76,12 +76,12 @@ def match(
     own = own_names(optimizer) or (list(names) if names is not None else None)
     theirs = None if saved.names is None else [name for group in saved.names for name in group]
     if own is not None and theirs is not None:
-        renamed = _renamed(owner, theirs, rename)
-        doubtful = _ambiguous(own, [id(p) for p in parameters(optimizer)])
-        doubtful += _ambiguous(renamed, saved.all_keys)
+        new = renamed(owner, theirs, rename)
+        doubtful = ambiguous(own, map(id, parameters(optimizer)))
+        doubtful += ambiguous(new, saved.all_keys)
         if not doubtful:
-            return _by_name(optimizer, own, saved, renamed)
-        if own != renamed:
+            return _by_name(optimizer, own, saved, new)
+        if own != new:
             raise ValueError(
                 f"{owner}: two parameters have the same name ({', '.join(dict.fromkeys(doubtful))})"
                 ", so that they cannot go by name; give each a name of its own"
@@ -95,12 +95,18 @@ def match(
     return _by_order(optimizer, own, saved)
 
 
-def _ambiguous(names: Sequence[str], of: Sequence[Any]) -> list[str]:
-    """The names that stand for several parameters; one that is in a group twice is still one."""
-    return repeated(name for name, _ in dict.fromkeys(zip(names, of, strict=True)))
+def check_rename(owner: str, rename: Any) -> None:
+    """Raise TypeError for what cannot lead from old names to new ones."""
+    if not (rename is None or isinstance(rename, Mapping) or callable(rename)):
+        raise TypeError(
+            f"{owner}: rename must be a dict from old to new names or a function, got "
+            f"{type(rename).__name__}"
+        )
 
 
-def _renamed(owner: str, names: Sequence[str], rename: Rename | None) -> list[str]:
+def renamed(owner: str, names: Sequence[str], rename: Rename | None) -> list[str]:
+    """The new names; raises for names that a dict does not know, and for what is no name."""
+    check_rename(owner, rename)
     if rename is None:
         return list(names)
     if isinstance(rename, Mapping):
@@ -111,13 +117,8 @@ def _renamed(owner: str, names: Sequence[str], rename: Rename | None) -> list[st
                     f"{nearest(str(old), names)}"
                 )
         new = [rename.get(name, name) for name in names]
-    elif callable(rename):
-        new = [rename(name) for name in names]
     else:
-        raise TypeError(
-            f"{owner}: rename must be a dict from old to new names or a function, got "
-            f"{type(rename).__name__}"
-        )
+        new = [rename(name) for name in names]
     for old, name in zip(names, new, strict=True):
         if not isinstance(name, str):
             raise TypeError(f"{owner}: rename must give names, got {name!r} for {old!r}")
@@ -146,10 +147,10 @@ def _own(optimizer: torch.optim.Optimizer) -> list[_Own]:
 
 
 def _by_name(
-    optimizer: torch.optim.Optimizer, names: Sequence[str], saved: Saved, renamed: Sequence[str]
+    optimizer: torch.optim.Optimizer, names: Sequence[str], saved: Saved, new: Sequence[str]
 ) -> Match:
     group_of = [k for k, keys in enumerate(saved.keys) for _ in keys]
-    known = dict(zip(renamed, zip(saved.all_keys, group_of, strict=True), strict=True))
+    known = dict(zip(new, zip(saved.all_keys, group_of, strict=True), strict=True))
     result = Match([], [], by_name=True)
     sources: list[list[int]] = [[] for _ in optimizer.param_groups]
     for own in _own(optimizer):
@@ -161,7 +162,7 @@ def _by_name(
         elif group not in sources[own.group]:
             sources[own.group].append(group)
     here = set(names)
-    result.unexpected = [name for name in dict.fromkeys(renamed) if name not in here]
+    result.unexpected = [name for name in dict.fromkeys(new) if name not in here]
     for k, (options, found) in enumerate(zip(optimizer.param_groups, sources, strict=True)):
         result.options.append(_merged(k, options, [saved.groups[i] for i in found], result.kept))
     return _with_shapes(result, saved)

@@ -1,7 +1,7 @@
 """What of a state dict fitted an optimizer, and what did not."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 Shape = tuple[int, ...]
 
@@ -56,8 +56,8 @@ class LoadReport:
     missing: tuple[str, ...] = ()
     unexpected: tuple[str, ...] = ()
     misshaped: tuple[Misshaped, ...] = ()
-    kept: tuple[str, ...] = field(default=())
-    other: tuple[str, ...] = field(default=())
+    kept: tuple[str, ...] = ()
+    other: tuple[str, ...] = ()
 
     @property
     def complete(self) -> bool:
