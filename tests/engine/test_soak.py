@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from tests.engine.test_concurrency import MAKERS
+from tests.memory import anonymous
 from thalweg import optim
 from thalweg.optim.lr_scheduler import CosineAnnealingWarmRestarts
 from thalweg.optim.swa_utils import AveragedModel

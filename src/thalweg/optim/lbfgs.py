@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 import torch
 from torch import Tensor
 
-from thalweg.engine.copying import apart
 from thalweg.engine.interrupts import uninterrupted
 from thalweg.optim.lbfgs_history import History, product
 from thalweg.optim.lbfgs_state import checked_entry, real, reordered
@@ -254,6 +253,8 @@ class LBFGS(Optimizer):
         The history's rows are views of matrices that later steps write to, and that would be
         saved whole, each time anew, with every row.
         """
+        from thalweg.engine.copying import apart
+
         result = super().state_dict()
         result["state"] = {key: apart(entry) for key, entry in result["state"].items()}
         return result
@@ -297,6 +298,8 @@ class LBFGS(Optimizer):
 
     def __getstate__(self) -> dict[str, Any]:
         """As the base class, with the history's rows instead of its matrices."""
+        from thalweg.engine.copying import apart
+
         result = super().__getstate__()
         result.pop("_history", None)
         result["state"] = {p: apart(entry) for p, entry in self.state.items()}

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from thalweg.engine.copying import apart
 from thalweg.engine.interrupts import uninterrupted
 
 # Of a module: the dicts that hold its tensors by name.
@@ -134,6 +133,8 @@ def _with_inner(optimizer: torch.optim.Optimizer) -> list[torch.optim.Optimizer]
 
 def _work_on_copies(optimizers: list[torch.optim.Optimizer], keep: dict[int, Any]) -> None:
     """Give optimizers copies of all data that they hold, shared as it was."""
+    from thalweg.engine.copying import apart
+
     for each in optimizers:
         state: Mapping[Any, Any] = each.state
         vars(each).update({name: apart(value, keep) for name, value in vars(each).items()})
