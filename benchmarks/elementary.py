@@ -19,7 +19,7 @@ from rich.table import Table
 from torch.nn import Parameter
 
 from benchmarks.steps import Step, timed
-from thalweg.engine import cpu
+from thalweg.engine.backends.cpu import printer as cpu
 from thalweg.optim.optimizer import MODES, Optimizer
 from thalweg.rule import Rule, functions
 

@@ -9,7 +9,7 @@ from torch.nn import Parameter
 import thalweg
 import thalweg.optim as optim
 from tests.engine.running import optimizer_of
-from thalweg.engine import cache
+from thalweg.engine.backends.cpu import cache
 from thalweg.rule import Rule, State, norm
 
 

@@ -13,12 +13,9 @@ from torch.nn import Parameter
 
 import thalweg.optim as optim
 from tests.engine.running import Twins, class_of, close, optimizer_of
-from thalweg.engine.cpu import BLOCK
+from thalweg.engine.backends.cpu.chunks import CHUNK, SPAN, EqualTensors, chunk_table
+from thalweg.engine.backends.cpu.printer import BLOCK
 from thalweg.engine.layout import (
-    CHUNK,
-    SPAN,
-    EqualTensors,
-    chunk_table,
     is_dense,
     memory_order,
 )

@@ -12,7 +12,7 @@ from torch.nn import Parameter
 import thalweg
 import thalweg.optim as optim
 from tests.engine.running import Twins, class_of, give, optimizer_of
-from thalweg.engine import native
+from thalweg.engine.backends.cpu import addresses as native
 from thalweg.optim.optimizer import MODES
 from thalweg.rule import Rule
 

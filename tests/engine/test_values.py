@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
-from thalweg.engine import native
+from thalweg.engine.backends.cpu import addresses as native
+from thalweg.engine.backends.cpu.unit import KernelUnit
+from thalweg.engine.backends.eager.unit import EagerUnit
 from thalweg.engine.engine import Engine
 from thalweg.engine.state import OptimizerState
-from thalweg.engine.units import EagerUnit, KernelUnit
 from thalweg.rule import Rule, lerp
 
 

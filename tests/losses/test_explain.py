@@ -14,7 +14,7 @@ import torch
 import thalweg
 from tests.losses.examples import CASES, Case
 from thalweg import losses
-from thalweg.engine.heard import listening
+from thalweg.engine.observed import listening
 from thalweg.losses.ctc import ctc_loss
 from thalweg.losses.multilabel_margin import multilabel_margin_loss
 from thalweg.rule import exp, log, logsumexp, maximum, minimum, pick, sigmoid, sign, sqrt, tanh
@@ -154,7 +154,10 @@ def test_the_source_on_request(name: str) -> None:
 @pytest.mark.parametrize("function", BY_HAND, ids=lambda function: function.__name__)
 def test_a_kernel_written_by_hand(function: Any) -> None:
     text = thalweg.explain(function)
-    assert f"back end   cpu: a kernel written by hand, thalweg/engine/{BY_HAND[function]}" in text
+    assert (
+        f"back end   cpu: a kernel written by hand, thalweg/engine/passes/{BY_HAND[function]}"
+        in text
+    )
     assert "def work(arguments):" in thalweg.explain(function, source=True)
     assert len(text.splitlines()) > 2, "the docstring's formula"
 

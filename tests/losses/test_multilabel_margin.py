@@ -17,7 +17,7 @@ from torch.testing._internal.common_modules import module_db
 
 from tests.losses.examples import differentiated
 from tests.losses.test_values import compare
-from thalweg.engine import handwritten
+from thalweg.engine.passes import handwritten
 from thalweg.losses import multilabel_margin
 from thalweg.losses.multilabel_margin import MultiLabelMarginLoss, multilabel_margin_loss
 

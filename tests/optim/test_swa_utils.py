@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 import thalweg.optim.swa_utils as ours
 from tests.optim.problems import bits, largest, ulp
-from thalweg.engine import native
-from thalweg.engine.units import KernelUnit
+from thalweg.engine.backends.cpu import addresses as native
+from thalweg.engine.backends.cpu.unit import KernelUnit
 
 UPDATES = 20
 

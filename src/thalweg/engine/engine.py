@@ -21,14 +21,16 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from thalweg.engine.dynamo import not_traced
+from thalweg.engine.backends.cpu.addresses import Identities
+from thalweg.engine.backends.cpu.sparse_rows import SparseUnit
+from thalweg.engine.backends.cpu.unit import KernelUnit
+from thalweg.engine.backends.eager.unit import EagerUnit
 from thalweg.engine.formats import Format, format_of
 from thalweg.engine.interrupts import uninterrupted
-from thalweg.engine.layout import is_dense
-from thalweg.engine.native import Identities
+from thalweg.engine.layout import PLAIN_TENSORS, is_dense
+from thalweg.engine.scalars import Floats, ScalarStates
 from thalweg.engine.slots import (
     Group,
-    ScalarStates,
     Slot,
     Values,
     prepare_state,
@@ -36,7 +38,7 @@ from thalweg.engine.slots import (
     state_dtype,
 )
 from thalweg.engine.state import FormerEntries, OptimizerState
-from thalweg.engine.units import PLAIN_TENSORS, EagerUnit, Floats, KernelUnit, SparseUnit
+from thalweg.engine.torch_internals import not_traced
 from thalweg.rule import Program, Rule
 
 Unit = KernelUnit | EagerUnit

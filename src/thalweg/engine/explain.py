@@ -8,12 +8,12 @@ from typing import Any
 import torch
 
 import thalweg
-from thalweg.engine import cache, threads
-from thalweg.engine.cpu import Kernel
+from thalweg.engine.backends.cpu import cache, threads
+from thalweg.engine.backends.cpu.printer import Kernel
+from thalweg.engine.backends.cpu.unit import KernelUnit
 from thalweg.engine.engine import Engine
 from thalweg.engine.formats import FORMATS, Format, compute_type
 from thalweg.engine.slots import Slot
-from thalweg.engine.units import KernelUnit
 from thalweg.rule import Program
 from thalweg.rule.equations import equations
 

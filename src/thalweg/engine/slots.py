@@ -1,16 +1,17 @@
 """A slot for each parameter: its group, its state tensors, its row of scalar states."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 
 from thalweg.engine.formats import REAL_PARTS
 from thalweg.engine.layout import memory_order
 from thalweg.engine.state import OptimizerState, ParameterState
 from thalweg.rule import Program, Rule
+
+if TYPE_CHECKING:
+    from thalweg.engine.scalars import ScalarStates
 
 Group = Mapping[str, Any]
 Values = Sequence[Sequence[torch.Tensor]]
@@ -67,43 +68,8 @@ def slots_of(groups: Sequence[Group], values: Values | None = None) -> list[Slot
     return slots
 
 
-class ScalarStates:
-    """``step`` and the rule's other scalar states of all parameters, one row each, in float64.
-
-    ``optimizer.state[p]["step"]`` is a 0-d view of the tensor, so that what a user reads, saves or
-    sets there is what the engine uses. Float64 counts on where float32 stands still, at 2^24.
-    """
-
-    def __init__(self, rule: Rule, slots: Sequence[Slot]) -> None:
-        self.rule = rule
-        self.names = ("step", *rule.scalar_states)
-        self.tensor = torch.zeros(len(slots), len(self.names), dtype=torch.float64)
-        self.rows: npt.NDArray[np.float64] = self.tensor.numpy()
-        self._views: dict[int, list[torch.Tensor]] = {}
-
-    def begin(self, slot: Slot) -> None:
-        """Set a parameter's row to the values before its first update."""
-        initial = [self.rule.states[name].initial_value(slot.group) for name in self.names[1:]]
-        self.rows[slot.index] = [0.0, *initial]
-
-    def adopt(self, slot: Slot) -> None:
-        """Take over the values that its state holds, and put views of the row in their place."""
-        assert slot.state is not None
-        views = self._views.get(slot.index)
-        if views is None:
-            views = self._views[slot.index] = list(self.tensor[slot.index].unbind())
-        shown = self.names if self.rule.counted else self.names[1:]
-        for name in shown:
-            column = self.names.index(name)
-            entry = slot.state.get(name)
-            if entry is not views[column]:
-                if entry is not None:
-                    self.rows[slot.index, column] = float(entry)
-                slot.state.put(name, views[column])
-
-
 def prepare_state(
-    rule: Rule, program: Program, slot: Slot, state: OptimizerState, scalars: ScalarStates
+    rule: Rule, program: Program, slot: Slot, state: OptimizerState, scalars: "ScalarStates"
 ) -> None:
     """Create the states that the program uses and the parameter does not have yet.
 

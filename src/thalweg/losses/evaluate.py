@@ -13,12 +13,11 @@ from typing import Any, Protocol
 
 import torch
 
-from thalweg.engine import heard
-from thalweg.engine.eager import EagerHyperparameters
-from thalweg.engine.elementwise import Pass, is_wrapped
+from thalweg.engine import observed
+from thalweg.engine.backends.eager.apply import EagerHyperparameters
 from thalweg.engine.formats import FORMATS
-from thalweg.engine.layout import is_dense, memory_order
-from thalweg.engine.units import PLAIN_TENSORS
+from thalweg.engine.layout import PLAIN_TENSORS, is_dense, memory_order
+from thalweg.engine.passes.elementwise import Pass, is_wrapped
 from thalweg.losses.reduction import in_float32_under_autocast
 from thalweg.rule.formula import BACKWARD, EACH, FACTOR, SUM, Formula
 from thalweg.rule.operations import eager_dtype
@@ -176,8 +175,8 @@ def evaluate(
         divisor: of the sum; by default the number of elements for "mean", and 1 for "sum".
         composed: see :func:`in_float32_under_autocast`.
     """
-    if heard.listener is not None:
-        heard.listener(heard.Evaluated(formula, operands, options, reduction))
+    if observed.listener is not None:
+        observed.listener(observed.Evaluated(formula, operands, options, reduction))
     names = tuple(operands)
     values = in_float32_under_autocast([*operands.values()], composed)
     if not have_kernel(values):

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from thalweg.engine import handwritten
+from thalweg.engine.passes import handwritten
 from thalweg.losses.evaluate import HALVES, have_kernel, number_like
 from thalweg.losses.reduction import readable
 

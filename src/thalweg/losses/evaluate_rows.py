@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 import torch
 
-from thalweg.engine import heard
-from thalweg.engine.rows import NO_INDEX, RowPass
+from thalweg.engine import observed
+from thalweg.engine.passes.rows import NO_INDEX, RowPass
 from thalweg.losses.evaluate import (
     HALVES,
     Needed,
@@ -167,8 +167,8 @@ def evaluate_rows(
     Raises:
         IndexError: an index that is no place in a row, and not the one ignored.
     """
-    if heard.listener is not None:
-        heard.listener(heard.Evaluated(formula, operands, options, reduction, dim))
+    if observed.listener is not None:
+        observed.listener(observed.Evaluated(formula, operands, options, reduction, dim))
     names = (*operands,)
     kinds = formula.kinds_of(names)
     values = in_float32_under_autocast([*operands.values()], composed)

@@ -7,13 +7,13 @@ from typing import Any, NamedTuple
 
 import torch
 
-from thalweg.engine import handwritten
-from thalweg.engine.cpu import Kernel, compile_stage
+from thalweg.engine.backends.cpu.printer import Kernel, compile_stage
 from thalweg.engine.explain import Text, listing
 from thalweg.engine.formats import FORMATS
-from thalweg.engine.heard import ByHand, Call, Evaluated, listening
-from thalweg.engine.rows import RowPass
-from thalweg.engine.units import PLAIN_TENSORS
+from thalweg.engine.layout import PLAIN_TENSORS
+from thalweg.engine.observed import ByHand, Call, Evaluated, listening
+from thalweg.engine.passes import handwritten
+from thalweg.engine.passes.rows import RowPass
 from thalweg.losses.evaluate import of_one_dtype
 from thalweg.losses.made_up import arguments_of
 from thalweg.rule.equations import equations_of
@@ -269,5 +269,5 @@ def _written_down(loss: Any) -> list[str]:
 
 
 def _by_hand(call: ByHand, source: bool) -> list[str]:
-    lines = [f"  back end   cpu: a kernel written by hand, thalweg/engine/{call.file}"]
+    lines = [f"  back end   cpu: a kernel written by hand, thalweg/engine/passes/{call.file}"]
     return [*lines, *listing(handwritten.kernel(call.file))] if source else lines

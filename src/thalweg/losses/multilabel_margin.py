@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from thalweg.engine import handwritten
-from thalweg.engine.units import WORTH_A_THREAD
+from thalweg.engine.backends.cpu.threads import WORTH_A_THREAD
+from thalweg.engine.passes import handwritten
 from thalweg.losses.evaluate import HALVES, have_kernel, number_like, recorded
 from thalweg.losses.reduction import (
     Loss,

@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from thalweg.engine.elementwise import autocast_is_on, is_wrapped
-from thalweg.engine.units import PLAIN_TENSORS
+from thalweg.engine.layout import PLAIN_TENSORS
+from thalweg.engine.passes.elementwise import autocast_is_on, is_wrapped
 from thalweg.ranges import Range, number
 
 REDUCTIONS = ("none", "mean", "sum")

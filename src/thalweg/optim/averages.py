@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch.nn import Module
 
-from thalweg.engine import eager
+from thalweg.engine.backends.eager import apply as eager
 from thalweg.engine.engine import Engine
 from thalweg.engine.interrupts import uninterrupted
 from thalweg.engine.state import OptimizerState

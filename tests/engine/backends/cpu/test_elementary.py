@@ -18,8 +18,8 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from tests.engine.running import class_of, states_after
-from thalweg.engine import elementary, machine_code
-from thalweg.engine.cpu import compile_stage
+from thalweg.engine.backends.cpu import elementary, machine_code
+from thalweg.engine.backends.cpu.printer import compile_stage
 from thalweg.engine.formats import FORMATS
 from thalweg.optim.optimizer import MODES
 from thalweg.rule import Rule, functions

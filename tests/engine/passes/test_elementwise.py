@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from thalweg.engine.elementwise import Pass, _Layout
+from thalweg.engine.passes.elementwise import Pass, _Layout
 from thalweg.rule.formula import EACH, FACTOR, SUM, Formula
 
 SIZES = [0, 1, 2, 63, 4095, 4096, 4097, 16384, 16385, 100_003]

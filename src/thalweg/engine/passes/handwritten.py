@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from thalweg.engine import cache, heard, threads
-from thalweg.engine.cpu import ENTRY, Kernel, intrinsics_hash
+from thalweg.engine import observed
+from thalweg.engine.backends.cpu import cache, threads
+from thalweg.engine.backends.cpu.printer import ENTRY, Kernel, intrinsics_hash
 
 
 @cache.once
@@ -38,7 +39,7 @@ def run(file: str, arguments: Sequence[int], tickets: int) -> None:
             keeps alive.
         tickets: how many there are to draw, at most one for each thread that is of use.
     """
-    if heard.listener is not None:
-        heard.listener(heard.ByHand(file))
+    if observed.listener is not None:
+        observed.listener(observed.ByHand(file))
     array = np.asarray([0, *arguments], dtype=np.int64)
     threads.run(kernel(file), array.ctypes.data, min(torch.get_num_threads(), tickets))

@@ -41,7 +41,7 @@ class ByHand(NamedTuple):
 
 Call = Evaluated | ByHand
 
-# Whoever evaluates or runs something asks first: `if heard.listener is not None`.
+# Whoever evaluates or runs something asks first: `if observed.listener is not None`.
 listener: Callable[[Call], None] | None = None
 _one_at_a_time = threading.RLock()
 

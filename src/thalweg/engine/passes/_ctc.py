@@ -17,8 +17,8 @@ import math
 import numpy as np
 from numba import cfunc, njit, prange  # noqa: F401, what is appended to this file needs them
 
-from thalweg.engine.elementary import exp
-from thalweg.engine.intrinsics import (
+from thalweg.engine.backends.cpu.elementary import exp
+from thalweg.engine.backends.cpu.intrinsics import (
     add_in_any_order,
     float32_pointer,
     float64_pointer,

@@ -4,7 +4,7 @@ All units of a step go through the same calls: ``prepare`` (scalars, nothing cha
 for each stage, ``finish`` (counts and versions).
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 
@@ -12,8 +12,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from thalweg.engine import eager, native, threads
-from thalweg.engine.cpu import (
+from thalweg.engine.backends.cpu import addresses, threads
+from thalweg.engine.backends.cpu.chunks import chunk_table
+from thalweg.engine.backends.cpu.printer import (
     ADDRESSES,
     ARGUMENTS,
     BLOCKS,
@@ -28,23 +29,16 @@ from thalweg.engine.cpu import (
     WIDTH,
     compile_stage,
 )
+from thalweg.engine.backends.cpu.threads import WORTH_A_THREAD
 from thalweg.engine.formats import REAL_PARTS, compute_type, format_of
-from thalweg.engine.layout import EqualTensors, Integers, chunk_table, memory_order
-from thalweg.engine.slots import ScalarStates, Slot
-from thalweg.rule import Program, Rule
-from thalweg.rule.functions import AllTensors
-from thalweg.rule.program import compile_function, number
+from thalweg.engine.layout import PLAIN_TENSORS, Integers, memory_order
+from thalweg.engine.scalars import Floats, Scalars, ScalarStates
+from thalweg.engine.slots import Slot
+from thalweg.rule import Program
+from thalweg.rule.program import compile_function
 from thalweg.rule.symbols import Level
 
 G = 1  # the gradient's row in the address table, whose rows are p, g and the states
-
-# Tensor types whose data_ptr() is where their elements are.
-PLAIN_TENSORS = (torch.Tensor, torch.nn.Parameter)
-
-Floats = npt.NDArray[np.float64]
-
-# Elements for which waking another thread pays.
-WORTH_A_THREAD = 32768
 
 _ARRAY_NAMES: dict[str, Any] = {
     **{name: getattr(np, name) for name in ("divide", "power", "sqrt", "exp", "log")},
@@ -57,56 +51,6 @@ _ARRAY_NAMES: dict[str, Any] = {
     "nan": np.nan,
     "inf": np.inf,
 }
-
-
-_FIRST: Integers = np.zeros(1, dtype=np.int64)
-
-
-class Scalars:
-    """The scalars of one program for some parameters: one row of constants for each distinct case.
-
-    Parameters of the same group with the same step and scalar states share a row.
-    """
-
-    def __init__(self, program: Program, slots: Sequence[Slot], states: ScalarStates) -> None:
-        self._program = program
-        self._states = states
-        self._segments = _by_group(slots)
-        self._indices = _indices(slots)
-        self._columns = [states.names.index(name) for name, _ in program.scalar_outputs]
-        self._one_step = np.eye(1, len(states.names))  # adds one to the count, which comes first
-        self.rows: Integers = np.zeros(len(slots), dtype=np.int64)
-        self.values: Floats = np.zeros((1, len(program.constants)))
-        self._next: Floats = np.zeros((0, 0))
-
-    def prepare(self) -> bool:
-        """Evaluate the prologue for each row; False if a switch is no longer as it was traced."""
-        program, columns = self._program, self._columns
-        after = self._states.rows[self._indices] + self._one_step
-        inputs = after.copy() if columns else after
-        values: list[Sequence[float]] = []
-        for options, start, stop in self._segments:
-            block = inputs[start:stop]
-            if len(block) == 1 or (block == block[0]).all():
-                cases, case = block[:1], _FIRST
-            else:
-                cases, case = _distinct(block)
-            self.rows[start:stop] = case + len(values)
-            results = []
-            for row in cases.tolist():
-                found = program.scalars(options, row)
-                if found is None:
-                    return False
-                values.append(found[0])
-                results.append(found[1])
-            if columns:
-                after[start:stop, columns] = np.asarray(results)[case]
-        self.values = np.asarray(values, dtype=np.float64).reshape(len(values), -1)
-        self._next = after
-        return True
-
-    def finish(self) -> None:
-        self._states.rows[self._indices] = self._next
 
 
 class KernelUnit:
@@ -159,17 +103,17 @@ class KernelUnit:
         self._rows: Integers = np.empty(0, dtype=np.int64)
         self._lay_out([s.param.numel() * _parts(s.param) for s in slots])
         self._copies: list[torch.Tensor] = []
-        lib = native.library()
-        self._versions = native.Versions(lib, written)
+        lib = addresses.library()
+        self._versions = addresses.Versions(lib, written)
         self._reader = self._make_reader(lib)
 
-    def _make_reader(self, lib: native.Library | None) -> native.Reader | None:
+    def _make_reader(self, lib: addresses.Library | None) -> addresses.Reader | None:
         if lib is None or any(s.param.is_complex() for s in self.slots):
             return None  # a complex gradient may be lazily conjugated, which only Python is asked
         params, *states = self._columns.values()
         flat = [tensor for column in states for tensor in column]
         values = [s.value for s in self.slots if s.value is not None]
-        return native.Reader(lib, params, flat, self.addresses, self._gradient_dtype, values)
+        return addresses.Reader(lib, params, flat, self.addresses, self._gradient_dtype, values)
 
     def _lay_out(self, counts: Sequence[int]) -> None:
         """The static half of a call: chunks, spans, and the space for addresses."""
@@ -204,7 +148,7 @@ class KernelUnit:
             now = np.fromiter(map(torch.Tensor.data_ptr, column), np.int64, len(column))
             if not np.array_equal(now, self.addresses[row]):
                 return False
-        addresses = self.addresses[G]
+        gradients = self.addresses[G]
         for t, (slot, order) in enumerate(zip(self.slots, self._orders, strict=True)):
             p, g = slot.param, slot.gradient
             if g is None or g.dtype is not self._gradient_dtype or type(g) not in PLAIN_TENSORS:
@@ -221,7 +165,7 @@ class KernelUnit:
                 g = torch.empty_like(p, dtype=g.dtype).copy_(g)
             if g is not slot.gradient:
                 self._copies.append(g)
-            addresses[t] = g.data_ptr()
+            gradients[t] = g.data_ptr()
         return True
 
     def prepare(self) -> bool:
@@ -295,129 +239,6 @@ class KernelUnit:
         return result
 
 
-class SparseUnit(KernelUnit):
-    """One parameter with a sparse gradient: the rows present are the kernel's tensors.
-
-    The parameter is contiguous; a row is a stretch of it, and of every state, that the gradient's
-    coalesced values cover.
-    """
-
-    _table_of_rows = EqualTensors(0, 0)
-
-    def _make_reader(self, lib: native.Library | None) -> native.Reader | None:
-        return None
-
-    def holds(self) -> bool:
-        (slot,) = self.slots
-        gradient = slot.gradient
-        if gradient is None or gradient.dtype is not self._gradient_dtype:
-            return False
-        if not gradient.is_sparse or memory_order(slot.param) != self._orders[0]:
-            return False
-        gradient = gradient.coalesce()
-        values = gradient.values().contiguous()
-        self._copies = [values]
-        count = values[0].numel() if len(values) else 0
-        flat = _flat_rows(gradient)
-        rows = self._table_of_rows
-        if rows.elements != count or rows.tensors < len(flat):
-            # With room, as the next batch may hold a few rows more.
-            self._table_of_rows = rows = EqualTensors(2 * len(flat), count)
-        self._place(*rows.first(len(flat)), len(flat), count * len(flat))
-        sizes = [count * self.formats[name].itemsize for name in self.program.operands]
-        for row in self._columns:
-            self.addresses[row] += flat * sizes[row]  # from where the whole tensor begins
-        self.addresses[G] = values.data_ptr() + np.arange(len(flat)) * sizes[G]
-        self._one_row = np.zeros(len(flat), dtype=np.int64)
-        return True
-
-    def _constants(
-        self, stage: int, sums: list[Floats], totals: list[float]
-    ) -> tuple[Floats, Integers]:
-        return self.scalars.values, self._one_row
-
-
-class EagerUnit:
-    """Parameters updated by calling the rule with tensors, one by one."""
-
-    def __init__(
-        self, rule: Rule, program: Program, slot: Slot, states: ScalarStates, sparse_rows: bool
-    ) -> None:
-        self.rule = rule
-        self._sparse_rows = sparse_rows
-        self._planned_for = self._signature(slot)
-        self.program = program
-        self.slots = [slot]
-        self.states = states
-        self._gradient: torch.Tensor | None = None
-
-    @staticmethod
-    def _signature(slot: Slot) -> tuple[Any, ...]:
-        p, g = slot.param, slot.gradient
-        return (p.dtype, p.device, p.shape) + (
-            () if g is None else (g.dtype, g.device, g.shape, g.layout)
-        )
-
-    def holds(self) -> bool:
-        (slot,) = self.slots
-        self._gradient = slot.gradient
-        return self._signature(slot) == self._planned_for
-
-    def prepare(self) -> bool:
-        (slot,) = self.slots
-        row = self.states.rows[slot.index].copy()
-        row[0] += 1
-        self._row = dict(zip(self.states.names, row.tolist(), strict=True))
-        return self.program.scalars(slot.group, row.tolist()) is not None
-
-    def update(self, totals: list[torch.Tensor]) -> torch.Tensor | None:
-        """Update the parameter, or return its part of a sum over all tensors that is not known."""
-        (slot,) = self.slots
-        assert slot.state is not None
-        assert self._gradient is not None
-        differentiable = bool(slot.group.get("differentiable"))
-        with torch.set_grad_enabled(differentiable), AllTensors(totals):
-            p, g = slot.param, self._gradient
-            rows: tuple[torch.Tensor, ...] | None = None
-            states = {name: slot.state[name] for name in self.program.states}
-            if g.is_sparse and not self._sparse_rows:
-                g = g.to_dense()
-            if g.is_sparse:
-                g = g.coalesce()
-                rows = tuple(g.indices())
-                p, g = p[rows], g.values()
-                states = {name: tensor[rows] for name, tensor in states.items()}
-            elif differentiable:
-                p = p.clone()  # autograd may keep it, and the copy_ below would invalidate that
-            try:
-                new, tensors, scalars = eager.apply(self.rule, p, g, states, slot.group, self._row)
-            except AllTensors.Incomplete as incomplete:
-                return incomplete.part
-            self._store(slot.param, new, rows)
-            for name, tensor in tensors.items():
-                if differentiable:
-                    slot.state.put(name, tensor)
-                else:
-                    self._store(slot.state[name], tensor, rows)
-            for name, value in scalars.items():
-                self._row[name] = number(value)
-        return None
-
-    @staticmethod
-    def _store(
-        target: torch.Tensor, value: torch.Tensor, rows: tuple[torch.Tensor, ...] | None
-    ) -> None:
-        if rows is None:
-            target.copy_(value)
-        else:
-            target.index_put_(rows, value)
-
-    def finish(self) -> None:
-        (slot,) = self.slots
-        self.states.rows[slot.index] = [self._row[name] for name in self.states.names]
-        self._gradient = None  # its memory may be wanted
-
-
 @cache
 def _between(program: Program, stage: int) -> Callable[..., list[Any]]:
     return compile_function(program.between_source(stage), "between", _ARRAY_NAMES)
@@ -431,47 +252,3 @@ def _state(slot: Slot, name: str) -> torch.Tensor:
 
 def _parts(tensor: torch.Tensor) -> int:
     return 2 if tensor.dtype in REAL_PARTS else 1
-
-
-def _distinct(rows: Floats) -> tuple[Floats, Integers]:
-    """The distinct rows, and the number of each row among them.
-
-    As ``np.unique`` with an axis, which takes several times as long, and makes a ``TypeError`` of a
-    Ctrl-C that comes while it compares.
-    """
-    order = np.lexsort(rows.T)
-    ordered = rows[order]
-    first = np.ones(len(rows), dtype=bool)
-    first[1:] = (ordered[1:] != ordered[:-1]).any(axis=1)
-    case = np.empty(len(rows), dtype=np.int64)
-    case[order] = np.cumsum(first) - 1
-    return ordered[first], case
-
-
-def _indices(slots: Sequence[Slot]) -> Any:
-    """The slots' rows: a slice (a view, no copy) where they follow each other."""
-    indices = [s.index for s in slots]
-    if indices == list(range(indices[0], indices[0] + len(indices))):
-        return slice(indices[0], indices[-1] + 1)
-    return np.asarray(indices)
-
-
-def _by_group(slots: Sequence[Slot]) -> list[tuple[Mapping[str, Any], int, int]]:
-    """(options, start, stop) of each run of slots of one group; slots come in group order."""
-    segments: list[tuple[Mapping[str, Any], int, int]] = []
-    for k, slot in enumerate(slots):
-        if segments and segments[-1][0] is slot.group:
-            options, start, _ = segments[-1]
-            segments[-1] = (options, start, k + 1)
-        else:
-            segments.append((slot.group, k, k + 1))
-    return segments
-
-
-def _flat_rows(gradient: torch.Tensor) -> npt.NDArray[np.int64]:
-    """The number of each row present, counted over the sparse dimensions in memory order."""
-    sparse_shape = gradient.shape[: gradient.sparse_dim()]
-    flat = torch.zeros(gradient.values().shape[0], dtype=torch.int64)
-    for index, size in zip(gradient.indices(), sparse_shape, strict=True):
-        flat = flat * size + index
-    return flat.numpy()

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from thalweg.engine import cache
+from thalweg.engine.backends.cpu import cache
 from thalweg.engine.formats import Format, compute_type
 from thalweg.rule import Stage
 from thalweg.rule.symbols import Symbol
@@ -74,8 +74,8 @@ import math
 
 from numba import cfunc, float32, float64, njit, prange
 
-from thalweg.engine.elementary import {", ".join((*ELEMENTARY, SHORTER))}
-from thalweg.engine.intrinsics import (
+from thalweg.engine.backends.cpu.elementary import {", ".join((*ELEMENTARY, SHORTER))}
+from thalweg.engine.backends.cpu.intrinsics import (
     add_in_any_order,
     bf16_of_float32,
     float32_of_bf16,

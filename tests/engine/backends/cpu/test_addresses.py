@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.nn import Parameter
 
-from thalweg.engine import native
+from thalweg.engine.backends.cpu import addresses as native
 
 LIBRARY = native.library()
 needs_library = pytest.mark.skipif(LIBRARY is None, reason="this torch exports no such functions")

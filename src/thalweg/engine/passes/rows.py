@@ -8,10 +8,11 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from thalweg.engine import threads
-from thalweg.engine.cpu import Kernel, compile_source
+from thalweg.engine.backends.cpu import threads
+from thalweg.engine.backends.cpu.printer import Kernel, compile_source
+from thalweg.engine.backends.cpu.threads import WORTH_A_THREAD
 from thalweg.engine.formats import format_of
-from thalweg.engine.row_source import (
+from thalweg.engine.passes.row_printer import (
     ARGUMENTS,
     AVERAGED,
     BAD,
@@ -21,7 +22,6 @@ from thalweg.engine.row_source import (
     TICKET,
     Printer,
 )
-from thalweg.engine.units import WORTH_A_THREAD
 from thalweg.rule.rows import RowProgram
 
 NO_INDEX = -(2**63)  # to be ignored: every index takes part

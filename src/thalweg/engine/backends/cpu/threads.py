@@ -14,8 +14,11 @@ from pathlib import Path
 
 import torch
 
-from thalweg.engine.cache import once
-from thalweg.engine.cpu import Kernel
+from thalweg.engine.backends.cpu.cache import once
+from thalweg.engine.backends.cpu.printer import Kernel
+
+# Elements for which waking another thread pays.
+WORTH_A_THREAD = 32768
 
 # Small work on one thread keeps the GIL: it is done before another thread would have woken.
 _CALL = ctypes.PYFUNCTYPE(None, ctypes.c_int64)

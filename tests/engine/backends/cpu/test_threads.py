@@ -14,9 +14,9 @@ from torch.nn import Parameter
 
 import thalweg.optim as optim
 from tests.engine.running import class_of
-from thalweg.engine import threads
-from thalweg.engine.layout import CHUNK
-from thalweg.engine.units import WORTH_A_THREAD
+from thalweg.engine.backends.cpu import threads
+from thalweg.engine.backends.cpu.chunks import CHUNK
+from thalweg.engine.backends.cpu.threads import WORTH_A_THREAD
 from thalweg.optim.optimizer import MODES
 from thalweg.rule import Rule, norm
 
@@ -53,7 +53,7 @@ def test_numbas_threads_give_the_same_bits() -> None:
     root = Path(__file__).parents[2]
     code = (
         "from tests.engine import test_threads as t\n"
-        "from thalweg.engine.threads import openmp_library\n"
+        "from thalweg.engine.backends.cpu.threads import openmp_library\n"
         "assert openmp_library() is None\n"
         "print(t.digest(2))"
     )

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from thalweg.engine.intrinsics import exponent, mantissa, power_in_halves, power_of_two
+from thalweg.engine.backends.cpu.intrinsics import exponent, mantissa, power_in_halves, power_of_two
 
 _f = np.float32  # a plain Python number would make a kernel's arithmetic float64
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from tests.rule.test_rows import FORMULAS, made, names_of
-from thalweg.engine.rows import KEPT_SIZES, LANES, RowPass
+from thalweg.engine.passes.rows import KEPT_SIZES, LANES, RowPass
 from thalweg.losses.evaluate_rows import evaluate_rows
 from thalweg.rule.formula import EACH, FACTOR, SUM
 from thalweg.rule.functions import exp, largest

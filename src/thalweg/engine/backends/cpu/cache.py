@@ -19,7 +19,7 @@ from types import ModuleType
 from typing import Any, ParamSpec, TypeVar
 
 import thalweg
-from thalweg.engine import machine_code
+from thalweg.engine.backends.cpu import machine_code
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")

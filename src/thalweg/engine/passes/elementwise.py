@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from thalweg.engine import threads
-from thalweg.engine.cpu import ARGUMENTS, compile_stage
+from thalweg.engine.backends.cpu import threads
+from thalweg.engine.backends.cpu.chunks import chunk_table
+from thalweg.engine.backends.cpu.printer import ARGUMENTS, compile_stage
+from thalweg.engine.backends.cpu.threads import WORTH_A_THREAD
 from thalweg.engine.formats import compute_type, format_of
-from thalweg.engine.layout import Integers, chunk_table
-from thalweg.engine.units import WORTH_A_THREAD
+from thalweg.engine.layout import Integers
 from thalweg.rule.formula import FormulaProgram
 
 _ROW = (ctypes.c_int64 * 1)(0)  # every chunk is of tensor 0, whose constants are row 0

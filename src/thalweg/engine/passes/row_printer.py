@@ -8,7 +8,14 @@ pixels), and a loop runs across as many rows at a time as keep the processor's l
 
 from collections.abc import Mapping, Sequence
 
-from thalweg.engine.cpu import BLOCK, ELEMENTARY, ENTRY, SHORT, SPELLED_IN, indented
+from thalweg.engine.backends.cpu.printer import (
+    BLOCK,
+    ELEMENTARY,
+    ENTRY,
+    SHORT,
+    SPELLED_IN,
+    indented,
+)
 from thalweg.engine.formats import Format, compute_type
 from thalweg.rule.formula import FACTOR
 from thalweg.rule.program import Stage, ordered
@@ -24,7 +31,7 @@ LANES = 128  # rows that are worked through at a time where they are neighbours
 IN_PLACE = "x"  # the operand that its derivative may take the place of
 
 _HEAD = f"""\
-from thalweg.engine.intrinsics import larger_of
+from thalweg.engine.backends.cpu.intrinsics import larger_of
 
 
 def work(arguments):

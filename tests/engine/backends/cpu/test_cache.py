@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from tests.engine.running import states_after
-from thalweg.engine import cache, machine_code
+from thalweg.engine.backends.cpu import cache, machine_code
 from thalweg.rule import Rule
 
 SOURCE = """\

@@ -19,7 +19,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from thalweg.engine import cache, cpu, threads
+from thalweg.engine.backends.cpu import cache, threads
+from thalweg.engine.backends.cpu import printer as cpu
 from thalweg.engine.layout import Integers
 
 # In the order of the reader's arguments 14 to 21. The first is c10's `TensorImpl::grad() const`.
@@ -75,7 +76,7 @@ def library() -> Library | None:
     functions = [_address(*name) for name in (*_FUNCTIONS, _BUMP_VERSION)]
     if not all(functions):
         return None
-    source = Path(__file__).with_name("_reader.py").read_text(encoding="utf-8")
+    source = Path(__file__).with_name("_addresses.py").read_text(encoding="utf-8")
     generated = cache.keep("reader", source, also=cpu.intrinsics_hash())
     return Library(
         tuple(functions[:-1]),

@@ -13,7 +13,13 @@ raise, and no function of Numba's is called (such as ``min``): the code must do 
 
 from numba import cfunc
 
-from thalweg.engine.intrinsics import call, call_with, int32_pointer, int64_pointer, take
+from thalweg.engine.backends.cpu.intrinsics import (
+    call,
+    call_with,
+    int32_pointer,
+    int64_pointer,
+    take,
+)
 
 
 def _read(arguments):
