@@ -51,7 +51,7 @@ def explain_optimizer(optimizer: Any, source: bool = False) -> Text:
     slots = engine.look_at_slots()
     kinds: dict[tuple[Any, ...], list[Slot]] = defaultdict(list)
     for slot in slots:
-        program, formats, choice = engine.foresee(slot)
+        program, formats, choice = engine.preview(slot)
         kinds[(program, tuple(formats.items()), choice)].append(slot)
     elements = sum(s.param.numel() for s in slots)
     lines = [

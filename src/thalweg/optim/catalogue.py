@@ -111,7 +111,7 @@ def describe(cls: type[Optimizer]) -> Described:
 def _traced(optimizer: Optimizer) -> dict[str, Any]:
     engine = optimizer._engine
     (slot,) = engine.look_at_slots()
-    program, formats, _ = engine.foresee(slot)
+    program, formats, _ = engine.preview(slot)
     sizes = [formats[name] for name in program.states]
     return dict(
         update=tuple(equations(program)),

@@ -180,7 +180,7 @@ def mean(x: Any, over: str = "tensor") -> Any:
     """The mean of x over what :func:`sum` sums over."""
     total = sum(x, over)
     if isinstance(x, Symbol):
-        return total / x.graph.count(over)
+        return total / x.graph.count(over, total.place)
     return total / sum(torch.ones_like(x), over)
 
 

@@ -68,6 +68,24 @@ def take(typing_context: Any, address: Any) -> Any:
 
 
 @intrinsic
+def prefetch(typing_context: Any, address: Any) -> Any:
+    """Ask for the cache line at an address, which need not be one; returns the address."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        pointer = builder.inttoptr(args[0], ir.IntType(8).as_pointer())
+        kind = ir.FunctionType(ir.VoidType(), [pointer.type, _I32, _I32, _I32])
+        name = "llvm.prefetch.p0i8" if "i8*" in str(pointer.type) else "llvm.prefetch.p0"
+        function: Any = cgutils.get_or_insert_function(  # type: ignore[no-untyped-call]
+            builder.module, kind, name
+        )
+        to_read, keep, data = (ir.Constant(_I32, number) for number in (0, 3, 1))
+        builder.call(function, [pointer, to_read, keep, data])
+        return args[0]
+
+    return types.int64(types.int64), codegen
+
+
+@intrinsic
 def add_in_any_order(typing_context: Any, a: Any, b: Any) -> Any:
     """a + b in float64, which a sum may regroup into vector lanes."""
 
