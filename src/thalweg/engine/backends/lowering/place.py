@@ -17,6 +17,7 @@ NEVER_IN_PLACE = (
     *("lt", "le", "gt", "ge", "eq", "ne", "logical_and", "logical_or", "logical_not"),
     *("where", "full_like"),
 )
+Sum = tuple[int, tuple[str, Value | Scalar]]  # its number, its kind, and what is summed
 
 
 @dataclass(frozen=True)
@@ -239,10 +240,9 @@ class _Placing:
         name = f"x_{operand}"
         return not any(self.uses[v] for v, at in self.places.items() if at == name)
 
-    def _sum_what_can_be(
-        self, sums: list[tuple[int, tuple[str, Value | Scalar]]]
-    ) -> list[tuple[int, tuple[str, Value | Scalar]]]:
-        left = []
+    def _sum_what_can_be(self, sums: list[Sum]) -> list[Sum]:
+        """Sum the values that are at hand; return what is left."""
+        left: list[Sum] = []
         for number, (kind, value) in sums:
             if isinstance(value, Value) and not self._is_at_hand(value):
                 left.append((number, (kind, value)))
