@@ -293,26 +293,34 @@ class Stepper:
         self.state = OptimizerState()
 
     def step(self, rows: bool = False) -> list[Unit]:
-        """One step: parameters that had a gradient before are in their unit without one, too."""
+        """One step, by new units; returns them."""
+        units = self.plan(rows)
+        self.run(units)
+        return units
+
+    def plan(self, rows: bool = False) -> list[Unit]:
+        """The units: parameters that had a gradient before are in one without it, too."""
         members: dict[Any, list[Slot]] = defaultdict(list)
         for slot in self.slots:
             if (g := slot.gradient) is not None:
                 slot.kind = GradientKind(g.dtype, g.is_sparse, g.is_sparse and rows)
             if slot.kind is not None:
                 members[self._prepared(slot), slot.param.dtype, slot.kind].append(slot)
-        units = [
+        return [
             unit
             for (program, *_), slots in members.items()
             for unit in self.backend.units(program, slots, self.scalars)
         ]
+
+    def run(self, units: Sequence[Unit]) -> None:
+        """Run units to their end."""
         for unit in units:
             assert unit.prepare(True)
             if self.tamper is not None:
                 self.tamper(unit)
             assert unit.look(True)
-        busy = [unit for unit in units if len(unit.absent) < len(unit.slots)]
+        busy = [unit for unit in units if not unit.idle]
         run_stages(busy, lambda unit: unit.finish())
-        return units
 
     def _prepared(self, slot: Slot) -> Program:
         """A parameter's program, after its states are created."""

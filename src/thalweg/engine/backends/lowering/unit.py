@@ -42,6 +42,7 @@ class LoweredUnit(Unit):
     another dtype is *converted*: loaded into a temporary and rounded once, when it is stored.
 
     Attributes:
+        on_host: sums are NumPy's, not tensors on the device.
         compute: the dtype of arithmetic.
         accumulate: the dtype of sums.
         converted: the operands that are converted.
@@ -58,6 +59,7 @@ class LoweredUnit(Unit):
         self.sparse = kind.sparse
         self._layout = torch.sparse_coo if kind.sparse else torch.strided
         self.device = slots[0].param.device
+        self.on_host = self.device.type == "cpu"
         self.columns = {
             name: [slot.tensor(name) for slot in slots] for name in program.operands if name != "g"
         }
@@ -154,18 +156,17 @@ class LoweredUnit(Unit):
         if not reduced_constants(self.program, stage):
             return []
         whole = len(case.places) == len(self.slots)
-        on_cpu = self.device.type == "cpu"
         if self._counts is None:
-            numbers = np.asarray(self._numbers, dtype=np.float64)
-            self._counts = (
-                numbers
-                if on_cpu
-                else self.columns["p"][0].new_tensor(self._numbers, dtype=self.accumulate)
-            )
-        index: Any = slice(None) if whole else list(case.places)
+            counts = torch.tensor(self._numbers, dtype=self.accumulate, device="cpu")
+            self._counts = counts.numpy() if self.on_host else counts.to(self.device)
 
         def of_case(values: Any) -> Any:
-            return values[index] if getattr(values, "ndim", 0) else values
+            if whole or not getattr(values, "ndim", 0):
+                return values
+            if self.on_host:
+                return values[list(case.places)]
+            each = values.unbind()  # an index would have to be copied to the device
+            return torch.stack([each[place] for place in case.places])
 
         found = values_between(
             self.program,
@@ -173,7 +174,7 @@ class LoweredUnit(Unit):
             case.constants,
             {node: of_case(values) for node, values in known.items()},
             of_case(self._counts),
-            "numpy" if on_cpu else "torch",
+            "numpy" if self.on_host else "torch",
         )
         return [self._constant(value) for value in found]
 
@@ -191,7 +192,7 @@ class LoweredUnit(Unit):
         for values in found:
             zero = self.columns["p"][0].new_zeros((), dtype=self.accumulate)
             stacked = torch.stack([zero if value is None else value for value in values])
-            results.append(stacked.numpy() if self.device.type == "cpu" else stacked)
+            results.append(stacked.numpy() if self.on_host else stacked)
         return results
 
 
