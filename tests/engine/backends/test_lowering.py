@@ -79,6 +79,16 @@ CHOSEN: list[tuple[str, Callable[..., Any], list[str]]] = [
         ["add_ p"],
     ),
     (
+        "decided to be a number",
+        lambda p, g, s, h: p * where(h.a < 1, h.b, g) - g,
+        ["mul_ p", "sub_ p"],
+    ),
+    (
+        "nothing but numbers",
+        lambda p, g, s, h: sqrt(where(h.a < 1, h.b, g)) + p,
+        ["full_like t0", "sqrt_ t0", "add_ p"],
+    ),
+    (
         "a sum on the right stays",  # as Kahan's summation needs
         lambda p, g, s, h: p + (g - s.m),
         ["sub t0", "add_ p"],
@@ -129,6 +139,9 @@ def test_operands_that_change_places_wait_in_a_temporary() -> None:
         return p - g
 
     assert sorted(operations(update)) == ["clone t0", "copy m", "copy v", "sub_ p"]
+    assert sorted(operations(update, "m v")) == [
+        *("load m", "load v", "store at_m", "store at_v", "sub_ p"),
+    ]
 
 
 def test_a_gradient_is_never_written() -> None:

@@ -123,9 +123,12 @@ class _Placing:
             blocked = next(iter(self.pending.values()))
             # Two operands change places: one has to wait in a temporary.
             assert isinstance(blocked, Value)
-            name = self._new()
-            self._emit("clone", name, (self.places[blocked],), blocked)
-            self.places[blocked] = name
+            if blocked in self.places:
+                name = self._new()
+                self._emit("clone", name, (self.places[blocked],), blocked)
+                self.places[blocked] = name
+            else:
+                self._fetch(blocked)
             self._store_what_can_be()
         assert not sums
 

@@ -75,6 +75,7 @@ class _Selector:
         reduced = [c for c in stage.constants if c.level is Level.REDUCED]
         self._reduced = {c: str(k) for k, c in enumerate(reduced)}
         self._targets = {node: name for name, node in reversed(self._stores)}
+        self._loads = {name: Value("load", detail=name) for name in stage.loads}
         self._values: dict[Symbol, Value] = {}
         self._uses = self._count_uses()
 
@@ -119,7 +120,19 @@ class _Selector:
         return sides[0] if len(sides) == 1 else None
 
     def _args(self, node: Symbol) -> list[Symbol]:
-        return [self._known(a) for a in node.args]
+        """A node's arguments, at least one of which has elements if the node has."""
+        found = [self._known(a) for a in node.args]
+        if found and all(a.level is Level.SCALAR for a in found):
+            k = next(k for k, a in enumerate(node.args) if a.level is Level.ELEMENT)
+            found[k] = self._choice(node.args[k])
+        return found
+
+    def _choice(self, node: Symbol) -> Symbol:
+        """The ``where`` by which a node is decided to be a number."""
+        while node.op != "where":
+            node = node.args[0]
+        chosen = node.args[1 if self._truth(node.args[0]) else 2]
+        return node if chosen.level is Level.SCALAR else self._choice(chosen)
 
     def _count_uses(self) -> Counter[Symbol]:
         results = [node for _, node in self._stores] + self._sums
@@ -162,7 +175,7 @@ class _Selector:
         if node.level is Level.REDUCED:
             return Value("reduced", detail=self._reduced[node], wide=False)
         if node.op == "load":
-            return Value("load", detail=node.detail, target=target)
+            return self._loads[node.detail]
         if node.op in ("add", "subtract"):
             return self._lerp(node, target) or self._total(node, target)
         if node.op in ("multiply", "divide", "negative"):
@@ -176,6 +189,9 @@ class _Selector:
         if op in UNARY:
             return made(UNARY[op], self._value(args[0], target))
         if op == "where":
+            if (truth := self._truth(args[0])) is not None:  # see _choice
+                like = next(iter(self._loads.values()))
+                return made("full_like", like, self._scalar(self._known(args[1 if truth else 2])))
             return self._where(args, made)
         a, b = (self._value_or_scalar(x, target) for x in args)
         if op in LOGICAL:
