@@ -1,14 +1,15 @@
 """Lowering: a stage as a short list of operations on whole tensors.
 
-For back ends that let torch compute.
-``select`` chooses the operations, ``place`` orders them and says what is overwritten in place. What
-it makes does not depend on how the back end spells an operation.
+For back ends that let torch compute. ``select`` chooses the operations, ``place`` orders them and
+says what is overwritten in place. The result does not depend on how a back end spells an operation.
 """
 
 from functools import cache
 
-from thalweg.engine.backends.lowering.place import Instruction, Lowered, place, variables
-from thalweg.engine.backends.lowering.select import decided, select
+from thalweg.engine.backends.lowering.decisions import decided
+from thalweg.engine.backends.lowering.instructions import Instruction, Lowered, variables
+from thalweg.engine.backends.lowering.place import place
+from thalweg.engine.backends.lowering.select import select
 from thalweg.rule import Program
 from thalweg.rule.symbols import Symbol
 

@@ -7,8 +7,9 @@ most two tensors, or a quotient, and is added by one operation (``add`` with ``a
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
 
+from thalweg.engine.backends.lowering.decisions import LOGICAL, Decisions
+from thalweg.engine.backends.lowering.product import Product
 from thalweg.engine.backends.lowering.values import ONE, Scalar, Selection, Value
 from thalweg.rule import Stage
 from thalweg.rule.symbols import Level, Symbol
@@ -19,36 +20,6 @@ UNARY |= {"atan": "atan", "sign": "sign", "not": "logical_not"}
 COMPARISONS = {"less": "lt", "less_equal": "le", "equal": "eq", "not_equal": "ne"}
 TURNED = {"lt": "gt", "le": "ge", "eq": "eq", "ne": "ne"}  # a < b as b > a
 LIMITS = {"maximum": "clamp_min", "minimum": "clamp_max"}
-LOGICAL = {"and": "logical_and", "or": "logical_or"}
-
-
-@dataclass(frozen=True)
-class Product:
-    """Constants times tensors; a factor with exponent -1 divides."""
-
-    scalar: Scalar
-    factors: tuple[tuple[Symbol, int], ...] = ()
-
-    def __neg__(self) -> "Product":
-        return Product(-self.scalar, self.factors)
-
-    def inverse(self) -> "Product":
-        return Product(self.scalar.inverse(), tuple((x, -n) for x, n in self.factors))
-
-    @property
-    def alone_cost(self) -> float:
-        """Operations that compute it."""
-        if not self.factors:
-            return float("inf")  # a number has no shape
-        first, exponent = self.factors[0]
-        narrow = first.level is not Level.ELEMENT and len(self.factors) == 1
-        return len(self.factors) - exponent * 0.5 - 0.5 + (not self.scalar.is_one) + 0.5 * narrow
-
-    @property
-    def term_cost(self) -> float:
-        """Operations that add it to something."""
-        inverses = [n for _, n in self.factors] in ([-1], [-1, -1])
-        return 1 + max(len(self.factors) - 2, 0) + inverses
 
 
 def select(
@@ -69,9 +40,9 @@ class _Selector:
         self, stage: Stage, constants: Mapping[Symbol, str], truths: Mapping[Symbol, bool]
     ) -> None:
         self._constants = constants
-        self._truths = truths
-        self._stores = [(name, self._known(node)) for name, node in stage.stores]
-        self._sums = [self._known(r.args[0]) for r in stage.reductions]
+        self._nodes = Decisions(truths)
+        self._stores = [(name, self._nodes.known(node)) for name, node in stage.stores]
+        self._sums = [self._nodes.known(r.args[0]) for r in stage.reductions]
         reduced = [c for c in stage.constants if c.level is Level.REDUCED]
         self._reduced = {c: str(k) for k, c in enumerate(reduced)}
         self._targets = {node: name for name, node in reversed(self._stores)}
@@ -83,56 +54,7 @@ class _Selector:
         stores = [(name, self._value_or_scalar(node)) for name, node in self._stores]
         return Selection(stores, [self._sum_of(node) for node in self._sums])
 
-    # ---- nodes: what is known beforehand, and how often each is used --------------------------
-
-    def _known(self, node: Symbol) -> Symbol:
-        """The node that stands for this one, where a condition in it is decided beforehand."""
-        while node.level is Level.ELEMENT:
-            if node.op == "held":
-                node = node.args[0]
-            elif node.op == "where" and (truth := self._truth(node.args[0])) is not None:
-                node = node.args[1] if truth else node.args[2]
-            elif node.op in LOGICAL and (undecided := self._undecided(node)) is not None:
-                node = undecided
-            else:
-                break
-        return node
-
-    def _truth(self, node: Symbol) -> bool | None:
-        """Whether a condition holds; None if that differs from element to element."""
-        if node in self._truths:
-            return self._truths[node]
-        if node.op in LOGICAL:
-            sides = [self._truth(a) for a in node.args]
-            decisive = node.op == "or"
-            if decisive in sides:
-                return decisive
-            return None if None in sides else not decisive
-        if node.op == "not":
-            truth = self._truth(node.args[0])
-            return None if truth is None else not truth
-        return None
-
-    def _undecided(self, node: Symbol) -> Symbol | None:
-        """The side of an ``and`` or ``or`` that decides it, where the other is known not to."""
-        a, b = node.args
-        sides = [x for x in (a, b) if self._truth(x) is None]
-        return sides[0] if len(sides) == 1 else None
-
-    def _args(self, node: Symbol) -> list[Symbol]:
-        """A node's arguments, at least one of which has elements if the node has."""
-        found = [self._known(a) for a in node.args]
-        if found and all(a.level is Level.SCALAR for a in found):
-            k = next(k for k, a in enumerate(node.args) if a.level is Level.ELEMENT)
-            found[k] = self._choice(node.args[k])
-        return found
-
-    def _choice(self, node: Symbol) -> Symbol:
-        """The ``where`` by which a node is decided to be a number."""
-        while node.op != "where":
-            node = node.args[0]
-        chosen = node.args[1 if self._truth(node.args[0]) else 2]
-        return node if chosen.level is Level.SCALAR else self._choice(chosen)
+    # ---- nodes --------------------------------------------------------------------------------
 
     def _count_uses(self) -> Counter[Symbol]:
         results = [node for _, node in self._stores] + self._sums
@@ -143,7 +65,7 @@ class _Selector:
             node = stack.pop()
             if node.level is not Level.ELEMENT:
                 continue
-            for arg in self._args(node):
+            for arg in self._nodes.args(node):
                 uses[arg] += 1
                 if arg not in seen:
                     seen.add(arg)
@@ -177,21 +99,27 @@ class _Selector:
         if node.op == "load":
             return self._loads[node.detail]
         if node.op in ("add", "subtract"):
-            return self._lerp(node, target) or self._total(node, target)
+            if (lerp := self._lerp(node)) is not None:
+                start, end, weight = lerp
+                made = _Maker(target, node.line)
+                return made("lerp", self._value(start, target), self._value(end), weight)
+            return self._total(node, target)
         if node.op in ("multiply", "divide", "negative"):
             return self._alone(self._product(node, root=True), target, node.line)
         return self._other(node, target)
 
     def _other(self, node: Symbol, target: str | None) -> Value:
         """An operation that is none of arithmetic's."""
-        op, args = node.op, self._args(node)
+        op, args = node.op, self._nodes.args(node)
         made = _Maker(target, node.line)
         if op in UNARY:
             return made(UNARY[op], self._value(args[0], target))
         if op == "where":
-            if (truth := self._truth(args[0])) is not None:  # see _choice
+            if (truth := self._nodes.truth(args[0])) is not None:  # see Decisions.args
                 like = next(iter(self._loads.values()))
-                return made("full_like", like, self._scalar(self._known(args[1 if truth else 2])))
+                return made(
+                    "full_like", like, self._scalar(self._nodes.known(args[1 if truth else 2]))
+                )
             return self._where(args, made)
         a, b = (self._value_or_scalar(x, target) for x in args)
         if op in LOGICAL:
@@ -223,7 +151,7 @@ class _Selector:
             return Product(self._scalar(node))
         if node.op not in ("multiply", "divide", "negative") or not (root or self._is_inner(node)):
             return Product(ONE, ((node, 1),))
-        args = self._args(node)
+        args = self._nodes.args(node)
         left = self._product(args[0])
         if node.op == "negative":
             return -left
@@ -258,29 +186,31 @@ class _Selector:
 
     # ---- sums -------------------------------------------------------------------------------
 
-    def _lerp(self, node: Symbol, target: str | None) -> Value | None:
-        """a + w * (b - a) or b - (b - a) * k, the two forms of ``lerp``, for a constant w or k."""
-        a, term = self._args(node)
+    def _lerp(self, node: Symbol) -> tuple[Symbol, Symbol, Scalar] | None:
+        """Start, end and weight of a node that is a lerp by a constant.
+
+        Either of its two forms: a + w * (b - a), or b - (b - a) * k from the far end.
+        """
+        if node.op not in ("add", "subtract"):
+            return None
+        a, term = self._nodes.args(node)
         found = self._scaled_difference(term)
         if found is None:
             return None
         weight, end, start = found
-        text = weight.text
-        made = _Maker(target, node.line)
         if node.op == "add" and start is a:
-            return made("lerp", self._value(a, target), self._value(end), weight)
+            return start, end, weight
         if node.op == "subtract" and end is a:
-            far = Scalar(over=(f"(1.0 - {text})",))
-            return made("lerp", self._value(start, target), self._value(a), far)
+            return start, end, Scalar(over=(f"(1.0 - {weight.text})",))
         return None
 
     def _scaled_difference(self, node: Symbol) -> tuple[Scalar, Symbol, Symbol] | None:
         """k, x and y of a node that is k * (x - y) or (x - y) * k."""
         if node.op != "multiply":
             return None
-        for k, difference in (self._args(node), self._args(node)[::-1]):
+        for k, difference in (self._nodes.args(node), self._nodes.args(node)[::-1]):
             if k.level is Level.SCALAR and difference.op == "subtract":
-                x, y = self._args(difference)
+                x, y = self._nodes.args(difference)
                 if x.level is y.level is Level.ELEMENT:
                     return self._scalar(k), x, y
         return None
@@ -310,28 +240,18 @@ class _Selector:
 
     def _terms(self, node: Symbol, root: bool = False) -> list[Product]:
         """The products that are added from left to right; sums on the right stay as they are."""
-        merged = root or (self._is_inner(node) and self._lerp_of(node) is None)
+        merged = root or (self._is_inner(node) and self._lerp(node) is None)
         if node.op not in ("add", "subtract") or not merged:
             return [self._product(node)]
-        left, right = self._args(node)
+        left, right = self._nodes.args(node)
         added = self._distributed(right) or [self._product(right)]
         return self._terms(left) + [-x if node.op == "subtract" else x for x in added]
-
-    def _lerp_of(self, node: Symbol) -> Symbol | None:
-        """The node itself if it is a lerp."""
-        if node.op not in ("add", "subtract"):
-            return None
-        a, term = self._args(node)
-        found = self._scaled_difference(term)
-        if found is None:
-            return None
-        return node if found[2 if node.op == "add" else 1] is a else None
 
     def _distributed(self, node: Symbol) -> list[Product] | None:
         """(k * x + l * y) / d as k * x / d + l * y / d: two operations instead of three."""
         if node.op != "divide" or not self._is_inner(node):
             return None
-        above, below = self._args(node)
+        above, below = self._nodes.args(node)
         if above.op not in ("add", "subtract") or not self._is_inner(above):
             return None
         divisor = self._product(below)
@@ -384,7 +304,7 @@ class _Selector:
         if node.level is not Level.ELEMENT:
             return "count", self._value_or_scalar(node)
         if node.op == "multiply" and self._is_inner(node):
-            a, b = self._args(node)
+            a, b = self._nodes.args(node)
             if a is b:
                 return "squares", self._value(a)
         return "sum", self._value(node)
@@ -399,8 +319,3 @@ class _Maker:
     def __call__(self, op: str, *args: Value | Scalar, keyword: str = "") -> Value:
         wide = any(a.wide for a in args if isinstance(a, Value))
         return Value(op, args, keyword, wide=wide, target=self.target, line=self.line)
-
-
-def decided(stage: Stage) -> list[Symbol]:
-    """The SCALAR conditions that a stage's values are chosen by."""
-    return [c for c in stage.constants if c.is_condition and c.level is Level.SCALAR]
