@@ -9,7 +9,7 @@ import torch
 
 import thalweg
 from thalweg.engine.backends.cpu import cache, threads
-from thalweg.engine.backends.cpu.printer import Kernel
+from thalweg.engine.backends.cpu.kernel import Kernel
 from thalweg.engine.backends.cpu.unit import KernelUnit
 from thalweg.engine.engine import Engine
 from thalweg.engine.formats import FORMATS, Format, compute_type

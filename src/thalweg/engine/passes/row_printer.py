@@ -8,14 +8,9 @@ pixels), and a loop runs across as many rows at a time as keep the processor's l
 
 from collections.abc import Mapping, Sequence
 
-from thalweg.engine.backends.cpu.printer import (
-    BLOCK,
-    ELEMENTARY,
-    ENTRY,
-    SHORT,
-    SPELLED_IN,
-    indented,
-)
+from thalweg.engine.backends.cpu.kernel import ENTRY
+from thalweg.engine.backends.cpu.printer import BLOCK, SHORT, indented
+from thalweg.engine.backends.cpu.spelling import ELEMENTARY, SPELLED_IN
 from thalweg.engine.formats import Format, compute_type
 from thalweg.rule.formula import FACTOR
 from thalweg.rule.program import Stage, ordered

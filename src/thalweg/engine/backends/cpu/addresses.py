@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from thalweg.engine.backends.cpu import cache, threads
-from thalweg.engine.backends.cpu import printer as cpu
+from thalweg.engine.backends.cpu.kernel import intrinsics_hash
 from thalweg.engine.layout import Integers
 
 # In the order of the reader's arguments 14 to 21. The first is c10's `TensorImpl::grad() const`.
@@ -77,7 +77,7 @@ def library() -> Library | None:
     if not all(functions):
         return None
     source = Path(__file__).with_name("_addresses.py").read_text(encoding="utf-8")
-    generated = cache.keep("reader", source, also=cpu.intrinsics_hash())
+    generated = cache.keep("reader", source, also=intrinsics_hash())
     return Library(
         tuple(functions[:-1]),
         functions[-1],
