@@ -152,7 +152,7 @@ class Engine:
             n: state[n].dtype if n in state else state_dtype(self.rule, n, slot)
             for n in program.states
         }
-        formats = {name: format_of(dtype) for name, dtype in dtypes.items()}
+        formats: dict[str, Format | None] = {n: format_of(dtype) for n, dtype in dtypes.items()}
         return program, formats, self._choose(slot, g)
 
     @property

@@ -31,7 +31,10 @@ int64_pointer = _pointer_to(types.int64)
 int32_pointer = _pointer_to(types.int32)
 float64_pointer = _pointer_to(types.float64)
 float32_pointer = _pointer_to(types.float32)
+int16_pointer = _pointer_to(types.int16)
 uint16_pointer = _pointer_to(types.uint16)
+int8_pointer = _pointer_to(types.int8)
+uint8_pointer = _pointer_to(types.uint8)
 
 
 @intrinsic
@@ -75,6 +78,16 @@ def add_in_any_order(typing_context: Any, a: Any, b: Any) -> Any:
         return builder.fadd(args[0], args[1], flags=("reassoc",))
 
     return types.float64(types.float64, types.float64), codegen
+
+
+@intrinsic
+def bits_of_float32(typing_context: Any, x: Any) -> Any:
+    """The bits of a float32."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.bitcast(args[0], _I32)
+
+    return types.uint32(types.float32), codegen
 
 
 @intrinsic

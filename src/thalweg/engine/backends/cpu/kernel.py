@@ -13,6 +13,25 @@ from pathlib import Path
 from thalweg.engine.backends.cpu import cache
 from thalweg.engine.backends.cpu.spelling import ELEMENTARY, SHORTER
 
+# Numba's types that a format may use; a kernel imports those that its formats name.
+NUMBA_TYPES = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
+# What every kernel imports of intrinsics.py; further ones are imported as formats name them.
+INTRINSICS = (
+    "add_in_any_order",
+    "bf16_of_float32",
+    "float32_of_bf16",
+    "float32_of_fp16",
+    "float32_pointer",
+    "float32_scratch",
+    "float64_pointer",
+    "float64_scratch",
+    "fp16_of_float32",
+    "int64_pointer",
+    "take",
+    "uint16_pointer",
+)
+INTRINSICS_MODULE = "thalweg.engine.backends.cpu.intrinsics"
+
 HEADER = f'''\
 """{{title}}
 
@@ -24,20 +43,8 @@ import math
 from numba import cfunc, float32, float64, njit, prange
 
 from thalweg.engine.backends.cpu.elementary import {", ".join((*ELEMENTARY, SHORTER))}
-from thalweg.engine.backends.cpu.intrinsics import (
-    add_in_any_order,
-    bf16_of_float32,
-    float32_of_bf16,
-    float32_of_fp16,
-    float32_pointer,
-    float32_scratch,
-    float64_pointer,
-    float64_scratch,
-    fp16_of_float32,
-    int64_pointer,
-    take,
-    uint16_pointer,
-)
+from {INTRINSICS_MODULE} import (
+{"".join(f"    {name},{chr(10)}" for name in INTRINSICS)})
 
 '''
 

@@ -5,20 +5,32 @@ works through spans of chunks until none is left. A span is what one thread take
 a piece of one tensor. Any number of threads may run the same call.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from thalweg.engine.backends.cpu.kernel import ENTRY, Kernel, compile_source
+from thalweg.engine.backends.cpu.kernel import (
+    ENTRY,
+    INTRINSICS,
+    INTRINSICS_MODULE,
+    NUMBA_TYPES,
+    Kernel,
+    compile_source,
+)
+from thalweg.engine.backends.cpu.loops import Blocks, indented, nested
 from thalweg.engine.backends.cpu.spelling import spelled
-from thalweg.engine.formats import Format, compute_type
+from thalweg.engine.formats import Buffer, Format, Names, buffers_of, compute_type, salt
 from thalweg.rule import Stage
 from thalweg.rule.symbols import Symbol
 
-# Places in the argument block, each an int64.
+# Places in the argument block, each an int64. ADDRESSES leads to a table with a row for each buffer
+# (see ``buffers_of``) and a column for each tensor.
 TICKET, SPANS, SPAN_COUNT, CHUNKS, ADDRESSES, TENSORS, ROWS, CONSTANTS, WIDTH, PARTIALS, BLOCKS = (
     range(11)
 )
 ARGUMENTS = 11
+# One place more, where a format draws random numbers: it leads to an integer below 2^32 for each
+# tensor, another one at each step.
+SEEDS = ARGUMENTS
 
 SHORT = 6  # operations that are not worth a second loop over their results
 BLOCK = 4096  # elements that share one partial sum; fixed, so that sums do not depend on chunks
@@ -56,82 +68,184 @@ class Compilable(Protocol):
     def stages(self) -> Sequence[Stage]: ...
 
 
-def compile_stage(program: Compilable, index: int, formats: dict[str, Format]) -> Kernel:
+def compile_stage(program: Compilable, index: int, formats: Mapping[str, Format]) -> Kernel:
     """Compile a stage (or fetch it from memory or disk) for operands stored in these formats."""
-    columns = {name: k for k, name in enumerate(program.operands)}
+    return compile_source(*print_stage(program, index, formats))
+
+
+def print_stage(
+    program: Compilable, index: int, formats: Mapping[str, Format]
+) -> tuple[str, str, str]:
+    """A stage's kernel for operands stored in these formats.
+
+    Args:
+        program: the program.
+        index: the number of the stage.
+        formats: of all operands of the program.
+
+    Returns:
+        A short name, a title and the source: what :func:`compile_source` takes.
+
+    Raises:
+        ValueError: a format's block does not divide the elements that share a partial sum, or two
+            buffers would have one name.
+    """
     stage = program.stages[index]
     used = {name: formats[name] for name in stage.operands}
-    compute = compute_type(tuple(formats.values()))
+    for form in used.values():
+        if BLOCK % form.block:
+            raise ValueError(
+                f"format {form.name} stores {form.block} elements together; kernels need a number "
+                f"that divides {BLOCK}, so that neither partial sums nor threads share a block"
+            )
     suffix = "_".join(dict.fromkeys(f.name for f in used.values()))
     title = f"{program.name}, stage {index + 1} of {len(program.stages)}, {suffix}"
-    text = _kernel_source(stage, columns, used, compute)
-    return compile_source(f"{program.name}_{suffix}", title, text)
+    buffers = buffers_of(program.operands, formats)
+    text = _StagePrinter(stage, buffers, used, compute_type(formats.values())).source()
+    return f"{program.name}_{suffix}", title, text
 
 
-def _kernel_source(
-    stage: Stage, columns: dict[str, int], formats: dict[str, Format], compute: str
-) -> str:
-    def name_of(node: Symbol) -> str:
-        return f"x_{node.detail}" if node.op == "load" else names[node]
+class _StagePrinter:
+    """Prints a stage for operands of some formats.
 
-    names: dict[Symbol, str] = {c: f"c{i}" for i, c in enumerate(stage.constants)}
-    setup = [
-        # A condition among the constants arrives as 1.0 or 0.0.
-        f"c{i} = constants[row + {i}]" + (" != zero" if c.is_condition else "")
-        for i, c in enumerate(stage.constants)
-    ]
-    for operand in stage.operands:
-        form = formats[operand]
-        address = f"addresses[{columns[operand]} * tensors + t] + {form.itemsize} * start"
-        setup.append(f"at_{operand} = {form.storage}_pointer({address})")
+    Args:
+        stage: the stage.
+        buffers: all operands' buffers, in the order of the address table.
+        formats: of the operands that the stage touches.
+        compute: the type of the arithmetic.
+    """
 
-    loop = []
-    for operand in stage.loads:
-        value = formats[operand].load.format(x=f"at_{operand}[i]", compute=compute)
-        loop.append(f"x_{operand} = {value}")
-    for node in stage.body:
-        names[node] = f"v{len(names)}"
-        expression = spelled(node, compute, [name_of(a) for a in node.args])
-        loop.append(f"{names[node]} = {expression}  # {node.line}")
+    def __init__(
+        self,
+        stage: Stage,
+        buffers: Sequence[tuple[str, Buffer]],
+        formats: Mapping[str, Format],
+        compute: str,
+    ) -> None:
+        self._stage = stage
+        self._buffers = buffers
+        self._formats = formats
+        self._compute = compute
+        self._values: dict[Symbol, str] = {c: f"c{i}" for i, c in enumerate(stage.constants)}
+        self._setup = self._constants() + self._pointers()
+        self._element: list[str] = []
+        sizes = sorted({form.block for form in formats.values() if form.block > 1}, reverse=True)
+        self._blocks = {size: Blocks(size, f"first{size}", f"end{size}") for size in sizes}
 
-    for operand, node in stage.stores:
-        value = formats[operand].store.format(x=name_of(node))
-        loop.append(f"at_{operand}[i] = {value}")
-    if not stage.reductions:
-        body = [*setup, "for i in range(count):", *indented(loop)]
-    else:
+    def source(self) -> str:
+        """Everything below the header."""
+        for operand in self._stage.loads:
+            self._load(operand)
+        for node in self._stage.body:
+            self._values[node] = name = f"v{len(self._values)}"
+            text = spelled(node, self._compute, [self._value(a) for a in node.args])
+            self._element.append(f"{name} = {text}  # {node.line}")
+        for operand, node in self._stage.stores:
+            self._store(operand, self._value(node))
+        blocks = [*self._sums(), *self._blocks.values()]
+        body = [*self._setup, *nested(blocks, self._element)]
+        partials = f"    partials, blocks = float64_pointer(a[{PARTIALS}]), a[{BLOCKS}]\n"
+        work = _WORK.format(
+            compute=self._compute,
+            partials=partials if self._stage.reductions else "",
+            body="\n".join(indented(body, 12)),
+        )
+        return self._imports() + work + ENTRY
+
+    def _imports(self) -> str:
+        """What the formats use and a kernel's header does not have."""
+        used = {name for form in self._formats.values() for name in form.uses}
+        used |= {f"{b.storage}_pointer" for f in self._formats.values() for b in f.buffers}
+        missing = sorted(used - set(INTRINSICS))
+        types = [name for name in missing if name in NUMBA_TYPES]
+        own = [name for name in missing if name not in NUMBA_TYPES]
+        lines = [f"from numba import {', '.join(types)}\n"] if types else []
+        lines += [f"from {INTRINSICS_MODULE} import {', '.join(own)}\n"] if own else []
+        return "".join([*lines, "\n\n"]) if lines else ""
+
+    def _constants(self) -> list[str]:
+        return [
+            # A condition among the constants arrives as 1.0 or 0.0.
+            f"c{i} = constants[row + {i}]" + (" != zero" if c.is_condition else "")
+            for i, c in enumerate(self._stage.constants)
+        ]
+
+    def _pointers(self) -> list[str]:
+        lines = []
+        for operand, form in self._formats.items():
+            for buffer in form.buffers:
+                pointer, row = _pointer(operand, buffer), self._buffers.index((operand, buffer))
+                start = "start" if buffer.elements == 1 else f"(start // {buffer.elements})"
+                address = f"addresses[{row} * tensors + t] + {buffer.itemsize} * {start}"
+                lines.append(f"{pointer} = {buffer.storage}_pointer({address})")
+        for operand, form in self._formats.items():
+            if form.seeded:
+                seeds = f"int64_pointer(a[{SEEDS}])"
+                lines.append(f"seed_{operand} = {seeds}[t] ^ {salt(operand)}")
+        return lines
+
+    def _names(self, operand: str) -> Names:
+        form = self._formats[operand]
+        return Names(
+            own=f"{operand}__",
+            compute=self._compute,
+            pointers={b.suffix: _pointer(operand, b) for b in form.buffers},
+            index="i",
+            first=self._blocks[form.block].first if form.block > 1 else "i",
+            element="(start + i)",
+            seed=f"seed_{operand}",
+        )
+
+    def _load(self, operand: str) -> None:
+        form, names = self._formats[operand], self._names(operand)
+        self._element += form.load_lines(names, f"x_{operand}")
+        if form.block > 1:
+            self._blocks[form.block].begin += form.load_block_lines(names)
+
+    def _store(self, operand: str, value: str) -> None:
+        form, names = self._formats[operand], self._names(operand)
+        if form.block == 1:
+            self._element += form.store_lines(names, value)
+            return
+        block, kept = self._blocks[form.block], f"kept_{operand}"
+        self._setup.append(f"{kept} = {self._compute}_scratch({form.block})")
+        block.begin += form.begin_block_lines(names)
+        place = f"{kept}[i - {block.first}]"
+        self._element += [f"{place} = {value}", *form.see_lines(names, value)]
+        # A loop for each operand: the fewer pointers, the fewer LLVM has to prove apart.
+        storing = block.elements(form.store_lines(names, place))
+        block.finish += [*form.end_block_lines(names), *storing]
+
+    def _sums(self) -> list[Blocks]:
+        """Where the stage has reductions, the blocks whose partial sums it writes."""
+        reductions = list(enumerate(self._stage.reductions))
+        if not reductions:
+            return []
         # A float64 sum in the loop halves the lanes of all that it computes in float32: where that
         # is much, values are kept for a block and summed in a loop of their own.
-        apart = len(stage.body) > SHORT
-        numbers = range(len(stage.reductions))
+        apart = len(self._stage.body) > SHORT
         summing = []
-        for r, node in zip(numbers, stage.reductions, strict=True):
-            value = name_of(node.args[0])
+        for r, node in reductions:
+            value = self._value(node.args[0])
             if apart:
-                loop.append(f"values{r}[i - first] = {value}")
-                setup.append(f"values{r} = {compute}_scratch({BLOCK})")
+                self._element.append(f"values{r}[i - first] = {value}")
+                self._setup.append(f"values{r} = {self._compute}_scratch({BLOCK})")
                 value = f"values{r}[i]"
             summing.append(f"sum{r} = add_in_any_order(sum{r}, float64({value}))")
-        block = [
-            *(f"sum{r} = float64(0.0)" for r in numbers),
-            f"end = first + {BLOCK}",
-            "end = end if end < count else count",
-            "for i in range(first, end):",
-            *indented(loop if apart else loop + summing),
+        self._setup.append("block = chunks[4 * chunk + 3]")
+        finish = [
             *(["for i in range(end - first):", *indented(summing)] if apart else []),
-            *(f"partials[{r} * blocks + block] = sum{r}" for r in numbers),
+            *(f"partials[{r} * blocks + block] = sum{r}" for r, _ in reductions),
             "block += 1",
         ]
-        setup.append("block = chunks[4 * chunk + 3]")
-        body = [*setup, f"for first in range(0, count, {BLOCK}):", *indented(block)]
-    partials = f"    partials, blocks = float64_pointer(a[{PARTIALS}]), a[{BLOCKS}]\n"
-    work = _WORK.format(
-        compute=compute,
-        partials=partials if stage.reductions else "",
-        body="\n".join(indented(body, 12)),
-    )
-    return work + ENTRY
+        self._element += [] if apart else summing
+        begin = [f"sum{r} = float64(0.0)" for r, _ in reductions]
+        return [Blocks(BLOCK, begin=begin, finish=finish)]
+
+    def _value(self, node: Symbol) -> str:
+        return f"x_{node.detail}" if node.op == "load" else self._values[node]
 
 
-def indented(lines: list[str], by: int = 4) -> list[str]:
-    return [" " * by + line for line in lines]
+def _pointer(operand: str, buffer: Buffer) -> str:
+    # Two underscores: a state may be named like another one's second buffer.
+    return f"at_{operand}__{buffer.suffix}" if buffer.suffix else f"at_{operand}"
