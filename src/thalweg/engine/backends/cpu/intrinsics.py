@@ -70,6 +70,30 @@ def take(typing_context: Any, address: Any) -> Any:
     return types.int64(types.int64), codegen
 
 
+CACHE_LINE = 64  # bytes; where lines are longer, one is asked for twice
+
+
+@extending.intrinsic(prefer_literal=True)
+def prefetch(typing_context: Any, address: Any, count: Any) -> Any:
+    """Ask for so many bytes (a literal) from an address on, without waiting.
+
+    Any address will do: no access is made where there is no memory.
+    """
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        pointer = ir.IntType(8).as_pointer()
+        kind = ir.FunctionType(ir.VoidType(), [pointer, _I32, _I32, _I32])
+        function = builder.module.declare_intrinsic("llvm.prefetch", [pointer], kind)
+        # For reading, into all levels of the data cache.
+        how = [ir.Constant(_I32, flag) for flag in (0, 3, 1)]
+        for offset in range(0, count.literal_value, CACHE_LINE):
+            place = builder.add(args[0], ir.Constant(_I64, offset))
+            builder.call(function, [builder.inttoptr(place, pointer), *how])
+        return context.get_dummy_value()
+
+    return types.none(types.int64, count), codegen
+
+
 @intrinsic
 def add_in_any_order(typing_context: Any, a: Any, b: Any) -> Any:
     """a + b in float64, which a sum may regroup into vector lanes."""

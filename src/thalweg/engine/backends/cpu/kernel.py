@@ -27,6 +27,7 @@ INTRINSICS = (
     "float64_scratch",
     "fp16_of_float32",
     "int64_pointer",
+    "prefetch",
     "take",
     "uint16_pointer",
 )

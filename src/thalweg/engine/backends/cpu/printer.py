@@ -33,6 +33,8 @@ ARGUMENTS = 11
 SEEDS = ARGUMENTS
 
 SHORT = 6  # operations that are not worth a second loop over their results
+AHEAD = 3  # chunks between the one worked on and the one that is fetched
+FETCHED = 64  # elements of that chunk: the processor fetches what follows by itself
 BLOCK = 4096  # elements that share one partial sum; fixed, so that sums do not depend on chunks
 
 _WORK = f"""\
@@ -43,6 +45,7 @@ def work(arguments):
     addresses, tensors = int64_pointer(a[{ADDRESSES}]), a[{TENSORS}]
     constants, width = {{compute}}_pointer(a[{CONSTANTS}]), a[{WIDTH}]
     zero, one = {{compute}}(0.0), {{compute}}(1.0)
+    chunk_count = spans[span_count]
 {{partials}}    span = take(arguments)
     while span < span_count:
         for chunk in range(spans[span], spans[span + 1]):
@@ -127,7 +130,7 @@ class _StagePrinter:
         self._formats = formats
         self._compute = compute
         self._values: dict[Symbol, str] = {c: f"c{i}" for i, c in enumerate(stage.constants)}
-        self._setup = self._constants() + self._pointers()
+        self._setup = self._prefetches() + self._constants() + self._pointers()
         self._element: list[str] = []
         sizes = sorted({form.block for form in formats.values() if form.block > 1}, reverse=True)
         self._blocks = {size: Blocks(size, f"first{size}", f"end{size}") for size in sizes}
@@ -163,6 +166,22 @@ class _StagePrinter:
         lines += [f"from {INTRINSICS_MODULE} import {', '.join(own)}\n"] if own else []
         return "".join([*lines, "\n\n"]) if lines else ""
 
+    def _prefetches(self) -> list[str]:
+        """Fetch the beginning of a later chunk.
+
+        A model has many small tensors, and a backward pass leaves none of them in the caches.
+        """
+        lines = [
+            f"ahead = chunk + {AHEAD} if chunk + {AHEAD} < chunk_count else chunk",
+            "later, since = chunks[4 * ahead], chunks[4 * ahead + 1]",
+        ]
+        for operand, form in self._formats.items():
+            for buffer in form.buffers:
+                address = self._address(operand, buffer, "later", "since")
+                size = -(-FETCHED * buffer.itemsize // buffer.elements)
+                lines.append(f"prefetch({address}, {size})")
+        return lines
+
     def _constants(self) -> list[str]:
         return [
             # A condition among the constants arrives as 1.0 or 0.0.
@@ -174,15 +193,19 @@ class _StagePrinter:
         lines = []
         for operand, form in self._formats.items():
             for buffer in form.buffers:
-                pointer, row = _pointer(operand, buffer), self._buffers.index((operand, buffer))
-                start = "start" if buffer.elements == 1 else f"(start // {buffer.elements})"
-                address = f"addresses[{row} * tensors + t] + {buffer.itemsize} * {start}"
-                lines.append(f"{pointer} = {buffer.storage}_pointer({address})")
+                address = self._address(operand, buffer, "t", "start")
+                lines.append(f"{_pointer(operand, buffer)} = {buffer.storage}_pointer({address})")
         for operand, form in self._formats.items():
             if form.seeded:
                 seeds = f"int64_pointer(a[{SEEDS}])"
                 lines.append(f"seed_{operand} = {seeds}[t] ^ {salt(operand)}")
         return lines
+
+    def _address(self, operand: str, buffer: Buffer, tensor: str, element: str) -> str:
+        """The address of the entry of an element of a tensor."""
+        row = self._buffers.index((operand, buffer))
+        entry = element if buffer.elements == 1 else f"({element} // {buffer.elements})"
+        return f"addresses[{row} * tensors + {tensor}] + {buffer.itemsize} * {entry}"
 
     def _names(self, operand: str) -> Names:
         form = self._formats[operand]
