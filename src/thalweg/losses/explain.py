@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 
 import torch
 
-from thalweg.engine.backends.cpu.printer import Kernel, compile_stage
+from thalweg.engine.backends.cpu.kernel import Kernel
+from thalweg.engine.backends.cpu.printer import compile_stage
 from thalweg.engine.explain import Text, listing
 from thalweg.engine.formats import FORMATS
 from thalweg.engine.layout import PLAIN_TENSORS

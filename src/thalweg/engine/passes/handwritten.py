@@ -14,7 +14,7 @@ import torch
 
 from thalweg.engine import observed
 from thalweg.engine.backends.cpu import cache, threads
-from thalweg.engine.backends.cpu.printer import ENTRY, Kernel, intrinsics_hash
+from thalweg.engine.backends.cpu.kernel import ENTRY, Kernel, intrinsics_hash
 
 
 @cache.once

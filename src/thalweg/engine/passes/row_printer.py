@@ -8,15 +8,11 @@ pixels), and a loop runs across as many rows at a time as keep the processor's l
 
 from collections.abc import Mapping, Sequence
 
-from thalweg.engine.backends.cpu.printer import (
-    BLOCK,
-    ELEMENTARY,
-    ENTRY,
-    SHORT,
-    SPELLED_IN,
-    indented,
-)
-from thalweg.engine.formats import Format, compute_type
+from thalweg.engine.backends.cpu.kernel import ENTRY
+from thalweg.engine.backends.cpu.loops import indented
+from thalweg.engine.backends.cpu.printer import BLOCK, SHORT
+from thalweg.engine.backends.cpu.spelling import ELEMENTARY, SPELLED_IN
+from thalweg.engine.formats import Plain, compute_type
 from thalweg.rule.formula import FACTOR
 from thalweg.rule.program import Stage, ordered
 from thalweg.rule.rows import Kind, RowProgram
@@ -58,7 +54,7 @@ def work(arguments):
 class Printer:
     """Prints a program for operands in a format, along or across rows."""
 
-    def __init__(self, program: RowProgram, form: Format, across: bool, in_place: bool) -> None:
+    def __init__(self, program: RowProgram, form: Plain, across: bool, in_place: bool) -> None:
         self.program = program
         self.format = form
         self.across = across

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from thalweg.engine.backends.cpu import threads
-from thalweg.engine.backends.cpu.printer import Kernel, compile_source
+from thalweg.engine.backends.cpu.kernel import Kernel, compile_source
 from thalweg.engine.backends.cpu.threads import WORTH_A_THREAD
 from thalweg.engine.formats import format_of
 from thalweg.engine.passes.row_printer import (
