@@ -71,13 +71,15 @@ class Compilable(Protocol):
     def stages(self) -> Sequence[Stage]: ...
 
 
-def compile_stage(program: Compilable, index: int, formats: Mapping[str, Format]) -> Kernel:
-    """Compile a stage (or fetch it from memory or disk) for operands stored in these formats."""
-    return compile_source(*print_stage(program, index, formats))
+def compile_stage(
+    program: Compilable, index: int, formats: Mapping[str, Format], optional: str | None = None
+) -> Kernel:
+    """Compile a stage (or fetch it from memory or disk): see :func:`print_stage`."""
+    return compile_source(*print_stage(program, index, formats, optional))
 
 
 def print_stage(
-    program: Compilable, index: int, formats: Mapping[str, Format]
+    program: Compilable, index: int, formats: Mapping[str, Format], optional: str | None = None
 ) -> tuple[str, str, str]:
     """A stage's kernel for operands stored in these formats.
 
@@ -85,6 +87,8 @@ def print_stage(
         program: the program.
         index: the number of the stage.
         formats: of all operands of the program.
+        optional: an operand that may be absent: a tensor for which its address is 0 is left as it
+            is, and adds nothing to sums.
 
     Returns:
         A short name, a title and the source: what :func:`compile_source` takes.
@@ -104,7 +108,9 @@ def print_stage(
     suffix = "_".join(dict.fromkeys(f.name for f in used.values()))
     title = f"{program.name}, stage {index + 1} of {len(program.stages)}, {suffix}"
     buffers = buffers_of(program.operands, formats)
-    text = _StagePrinter(stage, buffers, used, compute_type(formats.values())).source()
+    compute = compute_type(formats.values())
+    absent = None if optional is None else program.operands.index(optional)
+    text = _StagePrinter(stage, buffers, used, compute, absent).source()
     return f"{program.name}_{suffix}", title, text
 
 
@@ -116,6 +122,7 @@ class _StagePrinter:
         buffers: all operands' buffers, in the order of the address table.
         formats: of the operands that the stage touches.
         compute: the type of the arithmetic.
+        absent: the row of addresses in which 0 stands for an absent operand; None: there is none.
     """
 
     def __init__(
@@ -124,13 +131,16 @@ class _StagePrinter:
         buffers: Sequence[tuple[str, Buffer]],
         formats: Mapping[str, Format],
         compute: str,
+        absent: int | None = None,
     ) -> None:
         self._stage = stage
         self._buffers = buffers
         self._formats = formats
         self._compute = compute
         self._values: dict[Symbol, str] = {c: f"c{i}" for i, c in enumerate(stage.constants)}
-        self._setup = self._prefetches() + self._constants() + self._pointers()
+        skip = f"if addresses[{absent} * tensors + t] == 0:"
+        self._setup = [] if absent is None else [skip, "    continue"]
+        self._setup += self._prefetches() + self._constants() + self._pointers()
         self._element: list[str] = []
         sizes = sorted({form.block for form in formats.values() if form.block > 1}, reverse=True)
         self._blocks = {size: Blocks(size, f"first{size}", f"end{size}") for size in sizes}
