@@ -17,7 +17,7 @@ from thalweg.engine import observed
 from thalweg.engine.backends.eager.apply import EagerHyperparameters
 from thalweg.engine.formats import FORMATS
 from thalweg.engine.layout import PLAIN_TENSORS, is_dense, memory_order
-from thalweg.engine.passes.elementwise import Pass, is_wrapped
+from thalweg.engine.passes.elementwise import ElementPass, is_wrapped
 from thalweg.losses.reduction import in_float32_under_autocast
 from thalweg.rule.formula import BACKWARD, EACH, FACTOR, SUM, Formula
 from thalweg.rule.operations import eager_dtype
@@ -100,7 +100,7 @@ class _Ready:
         # A pass has the operands given, their gradients, and what comes from above or goes there.
         places = {name: k for k, name in enumerate((*names, *(f"_d_{name}" for name in wanted)))}
         self._places = [places.get(name, len(places)) for name in program.operands]
-        self._pass = Pass(program, [dtype] * len(self._places), constants)
+        self._pass = ElementPass(program, [dtype] * len(self._places), constants)
 
     def __call__(
         self, values: Tensors, *other: torch.Tensor
@@ -113,7 +113,7 @@ class _Ready:
             tensors.append(gradient)
         tensors += other
         addresses = [tensors[k].data_ptr() for k in self._places]
-        return self._pass.run(values[0].numel(), addresses), gradients
+        return self._pass(values[0].numel(), addresses), gradients
 
     def other(self, kind: str, needed: Needed, **more: Any) -> "_Ready":
         """A pass of another kind over the same operands, with some options set otherwise."""
