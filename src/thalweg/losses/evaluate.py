@@ -175,8 +175,8 @@ def evaluate(
         divisor: of the sum; by default the number of elements for "mean", and 1 for "sum".
         composed: see :func:`in_float32_under_autocast`.
     """
-    if observed.listener is not None:
-        observed.listener(observed.Evaluated(formula, operands, options, reduction))
+    if observed.observer is not None:
+        observed.observer(observed.FormulaCall(formula, operands, options, reduction))
     names = tuple(operands)
     values = in_float32_under_autocast([*operands.values()], composed)
     if not have_kernel(values):

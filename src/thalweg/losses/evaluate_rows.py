@@ -167,8 +167,8 @@ def evaluate_rows(
     Raises:
         IndexError: an index that is no place in a row, and not the one ignored.
     """
-    if observed.listener is not None:
-        observed.listener(observed.Evaluated(formula, operands, options, reduction, dim))
+    if observed.observer is not None:
+        observed.observer(observed.FormulaCall(formula, operands, options, reduction, dim))
     names = (*operands,)
     kinds = formula.kinds_of(names)
     values = in_float32_under_autocast([*operands.values()], composed)

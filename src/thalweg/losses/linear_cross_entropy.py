@@ -155,11 +155,11 @@ def linear_cross_entropy(
     )
     size = getattr(options, "batch_chunk_size", None) or _rows_of_a_chunk(linear_weight)
     vectors = input if input.ndim == 2 else input.unsqueeze(0)
-    if observed.listener is not None:  # the logits of one row stand for all
+    if observed.observer is not None:  # the logits of one row stand for all
         row = _logits(vectors[:1], linear_weight, linear_bias)
         operands = {"x": row, "y": target[:1], **weights}
         smoothed = {"label_smoothing": smoothing}
-        observed.listener(observed.Evaluated(OF_CLASS, operands, smoothed, reduction, 1))
+        observed.observer(observed.FormulaCall(OF_CLASS, operands, smoothed, reduction, 1))
     values = {"input": vectors, "linear_weight": linear_weight, "target": target, **weights}
     if linear_bias is not None:
         values["linear_bias"] = linear_bias
