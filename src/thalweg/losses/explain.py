@@ -15,7 +15,7 @@ from thalweg.engine.observed import Call, FormulaCall, HandwrittenCall, observin
 from thalweg.engine.passes import handwritten
 from thalweg.engine.passes.rows import RowPass
 from thalweg.losses.evaluate import of_one_dtype
-from thalweg.losses.made_up import arguments_of
+from thalweg.losses.example_arguments import arguments_of
 from thalweg.rule.equations import equations_of
 from thalweg.rule.formula import BACKWARD, EACH, FACTOR, SUM, UPSTREAM
 from thalweg.rule.rows import Kind, RowFormula
@@ -33,7 +33,7 @@ def explain_loss(
 
     Args:
         loss: a function or a module.
-        tensors: its arguments; where there are none, small ones are made up.
+        tensors: its arguments; without any, small example tensors are used.
         options: its arguments by name.
         source: print the generated kernels as well.
 
@@ -43,7 +43,7 @@ def explain_loss(
     name = getattr(loss, "__name__", type(loss).__name__)
     arguments = _differentiable(arguments_of(name, loss, tensors, options))
     with observing() as calls, warnings.catch_warnings(), torch.enable_grad():
-        if not tensors:  # sizes of made-up tensors are nobody's mistake
+        if not tensors:  # nobody chose the sizes of the example tensors
             warnings.simplefilter("ignore")
         loss(**arguments)
     if not calls and not _is_ours(loss):
