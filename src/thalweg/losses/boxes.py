@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from thalweg.losses.evaluate import evaluate
+from thalweg.losses.evaluation.elements import evaluate
 from thalweg.losses.reduction import (
     Loss,
     check_real,

@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 
-from thalweg.losses.evaluate import HALVES
-from thalweg.losses.evaluate_ctc import Task, evaluate
+from thalweg.losses.evaluation.ctc import Task, evaluate_ctc
+from thalweg.losses.evaluation.operands import HALVES
 from thalweg.losses.reduction import (
     Loss,
     check_floating,
@@ -97,7 +97,7 @@ def ctc_loss(
     if log_probs.dtype in HALVES:
         (log_probs,) = in_float32_under_autocast([log_probs])
     task = _checked(owner, log_probs, targets, input_lengths, target_lengths, blank, zero_infinity)
-    loss = evaluate(log_probs, task, reduction)
+    loss = evaluate_ctc(log_probs, task, reduction)
     return loss if batched or reduction != "none" else loss.squeeze(0)
 
 

@@ -7,13 +7,13 @@ from typing import Any
 
 import torch
 
-from thalweg.losses.evaluate import evaluate
-from thalweg.losses.evaluate_rows import evaluate_rows, without
+from thalweg.losses.class_targets import IGNORED
+from thalweg.losses.evaluation.elements import evaluate
+from thalweg.losses.evaluation.row_operands import without
+from thalweg.losses.evaluation.rows import evaluate_rows
 from thalweg.losses.reduction import check_tensors, chosen_reduction, common_size
 from thalweg.rule.formula import Formula
 from thalweg.rule.rows import ROW_WISE, Kind, RowFormula
-
-IGNORED = -100
 
 
 def loss(**options: Any) -> "Callable[[Callable[..., Any]], Defined]":

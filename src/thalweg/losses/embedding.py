@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 
-from thalweg.losses.evaluate import evaluate
-from thalweg.losses.evaluate_rows import evaluate_rows
+from thalweg.losses.evaluation.elements import evaluate
+from thalweg.losses.evaluation.rows import evaluate_rows
 from thalweg.losses.reduction import Loss, check_real, chosen_reduction, common_size
 from thalweg.ranges import POSITIVE, number
 from thalweg.rule.formula import Formula

@@ -14,7 +14,7 @@ from thalweg.engine.layout import PLAIN_TENSORS
 from thalweg.engine.observed import Call, FormulaCall, HandwrittenCall, observing
 from thalweg.engine.passes import handwritten
 from thalweg.engine.passes.rows import RowPass
-from thalweg.losses.evaluate import of_one_dtype
+from thalweg.losses.evaluation.operands import of_one_dtype
 from thalweg.losses.example_arguments import arguments_of
 from thalweg.rule.equations import equations_of
 from thalweg.rule.formula import BACKWARD, EACH, FACTOR, SUM, UPSTREAM

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from thalweg.losses.evaluate import evaluate
+from thalweg.losses.evaluation.elements import evaluate
 from thalweg.losses.reduction import (
     REDUCTIONS,
     Loss,

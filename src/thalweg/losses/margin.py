@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from thalweg.losses.evaluate import evaluate
+from thalweg.losses.evaluation.elements import evaluate
 from thalweg.losses.reduction import Loss, check_real, chosen_reduction, common_size
 from thalweg.ranges import number
 from thalweg.rule.formula import Formula

@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from thalweg.losses.evaluate_rows import evaluate_rows
+from thalweg.losses.evaluation.rows import evaluate_rows
 from thalweg.losses.reduction import (
     WeightedLoss,
     check_floating,

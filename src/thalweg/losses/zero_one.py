@@ -4,8 +4,8 @@ from typing import Any
 
 import torch
 
-from thalweg.losses.evaluate import HALVES
-from thalweg.losses.evaluate_rows import without
+from thalweg.losses.evaluation.operands import HALVES
+from thalweg.losses.evaluation.row_operands import without
 from thalweg.losses.reduction import Loss, check_real, chosen_reduction, readable
 
 Tensor = torch.Tensor

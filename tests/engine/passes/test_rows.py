@@ -13,7 +13,7 @@ from tests.rule.test_rows import FORMULAS, made, names_of
 from thalweg.engine.passes.argument_blocks import KEPT_KEYS
 from thalweg.engine.passes.row_spelling import LANES
 from thalweg.engine.passes.rows import RowPass
-from thalweg.losses.evaluate_rows import evaluate_rows
+from thalweg.losses.evaluation.rows import evaluate_rows
 from thalweg.rule.formula import EACH, FACTOR, SUM
 from thalweg.rule.functions import exp, largest
 from thalweg.rule.rows import ROW_WISE, Kind, RowFormula
