@@ -31,7 +31,7 @@ def run(
     constants = program.scalars(options)
     assert constants is not None
     kernel = ElementPass(program, [t.dtype for t in tensors], constants)
-    (total,) = kernel(x.numel(), [t.data_ptr() for t in tensors])
+    (total,) = kernel.run(x.numel(), *[t.data_ptr() for t in tensors])
     return total, written
 
 
@@ -87,7 +87,7 @@ def test_one_pass_in_many_threads_at_once(size: int) -> None:
         addresses = [t.data_ptr() for t in (x, y, dx)]
         for _ in range(20):
             y.fill_(value + 1.0)
-            (total,) = kernel(size, addresses)
+            (total,) = kernel.run(size, *addresses)
             if total != 0.5 * value * (value + 1) * size or not (dx == 2 * y).all():
                 return False
         return True
@@ -116,5 +116,5 @@ def test_values_alone() -> None:
     assert constants is not None
     kernel = ElementPass(program, [torch.float32] * len(program.operands), constants)
     addresses = [tensors[name].data_ptr() for name in program.operands]
-    assert kernel(5, addresses) == []
+    assert kernel.run(5, *addresses) == []
     assert value.tolist() == [0.0, 2.0, 4.0, 6.0, 8.0]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from tests.rule.test_rows import FORMULAS, made, names_of
-from thalweg.engine.passes.argument_blocks import KEPT_KEYS
+from thalweg.engine.passes.base import KEPT_KEYS
 from thalweg.engine.passes.row_spelling import LANES
 from thalweg.engine.passes.rows import RowPass
 from thalweg.losses.evaluation.rows import evaluate_rows
@@ -186,7 +186,7 @@ def test_blocks_of_arguments_are_kept_for_so_many_sizes() -> None:
         made_pass([x.data_ptr(), value.data_ptr()], constants, (rows, 3, 1))
         right = x[: 3 * rows].reshape(rows, 3).logsumexp(1)
         torch.testing.assert_close(value[:rows], right)
-        assert len(made_pass._blocks._free) <= KEPT_KEYS
+        assert len(made_pass._free) <= KEPT_KEYS
 
 
 def test_upstream_derivatives_have_any_strides() -> None:

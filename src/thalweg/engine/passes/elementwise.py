@@ -2,18 +2,18 @@
 
 import ctypes
 from collections.abc import Callable, Sequence
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import torch
 
 from thalweg.engine.backends.cpu.chunks import chunk_table
-from thalweg.engine.backends.cpu.printer import ARGUMENTS, compile_stage
+from thalweg.engine.backends.cpu.printer import ARGUMENTS, Kernel, compile_stage
 from thalweg.engine.backends.cpu.threads import WORTH_A_THREAD
 from thalweg.engine.formats import compute_type, format_of
 from thalweg.engine.layout import Integers
-from thalweg.engine.passes.argument_blocks import ArgumentBlock, ArgumentBlocks
+from thalweg.engine.passes.base import ArgumentBlock, Pass
 from thalweg.rule.formula import FormulaProgram
 
 # All chunks are of tensor 0, whose constants are in row 0 of the table of constants.
@@ -27,8 +27,11 @@ is_wrapped: Callable[[torch.Tensor], bool] = torch._C._functorch.is_functorch_wr
 autocast_is_on: Callable[[], bool] = torch._C._is_any_autocast_enabled
 
 
-class ElementPass:
+class ElementPass(Pass[int, list[float]]):
     """A formula's program for operands of these dtypes, with these constants.
+
+    ``run(count, *addresses)`` goes over ``count`` elements of each tensor and returns the sums. The
+    addresses are of the program's operands, those to write among them: dense tensors of one layout.
 
     Args:
         program: the program.
@@ -42,6 +45,7 @@ class ElementPass:
         dtypes: Sequence[torch.dtype],
         constants: Sequence[float],
     ) -> None:
+        super().__init__(f"{len(program.operands)}q", ARGUMENTS)
         formats = {}
         for name, dtype in zip(program.operands, dtypes, strict=True):
             form = format_of(dtype)
@@ -50,23 +54,11 @@ class ElementPass:
         self._kernel = compile_stage(program, 0, formats)
         wide = compute_type(tuple(formats.values())) == "float64"
         scalar: Any = ctypes.c_double if wide else ctypes.c_float
-        operands, sums = len(program.operands), len(program.stage.reductions)
-        make = partial(_Block, operands, sums, (scalar * len(constants))(*constants))
-        self._blocks: ArgumentBlocks[int, _Block] = ArgumentBlocks(make, f"{operands}q", ARGUMENTS)
+        self._constants = (scalar * len(constants))(*constants)
+        self._sizes = len(program.operands), len(program.stage.reductions)
 
-    def __call__(self, count: int, addresses: Sequence[int]) -> list[float]:
-        """Go over the elements of dense tensors of one layout; return the sums.
-
-        Args:
-            count: how many elements each has.
-            addresses: of the program's operands, those to write among them.
-        """
-        block = self._blocks.run(self._kernel, count, *addresses)
-        sums: list[float] = (
-            block.partials.sum(axis=1) if block.sums is None else block.sums
-        ).tolist()
-        self._blocks.give_back(count, block)
-        return sums
+    def _new_block(self, key: int) -> "_Block":
+        return _Block(self._kernel, _layout(key), *self._sizes, self._constants)
 
 
 class _Layout:
@@ -86,21 +78,15 @@ class _Layout:
 _layout = lru_cache(maxsize=256)(_Layout)
 
 
-class _Block(ArgumentBlock):
-    """The arguments of a call on so many elements; only the addresses of the tensors change.
+class _Block(ArgumentBlock[list[float]]):
+    """The arguments of a call on so many elements; only the addresses of the tensors change."""
 
-    Attributes:
-        partials: the sums of each block of elements.
-        sums: the same where there is one such block, else None.
-    """
-
-    def __init__(self, operands: int, sums: int, constants: Any, count: int) -> None:
-        super().__init__(ARGUMENTS + operands)
-        layout = _layout(count)
+    def __init__(
+        self, kernel: Kernel, layout: _Layout, operands: int, sums: int, constants: Any
+    ) -> None:
+        super().__init__(kernel, ARGUMENTS + operands, layout.most_threads)
         self._kept = layout, constants  # the arguments are addresses of these
-        self.partials = np.zeros((sums, layout.sum_blocks))
-        self.sums = self.partials[:, 0] if layout.sum_blocks == 1 else None
-        self.most_threads = layout.most_threads
+        self._partials = np.zeros((sums, layout.sum_blocks))
         self.arguments[:ARGUMENTS] = [
             0,
             layout.spans,
@@ -111,6 +97,13 @@ class _Block(ArgumentBlock):
             ctypes.addressof(_TENSOR_ROWS),
             ctypes.addressof(constants),
             len(constants),
-            self.partials.ctypes.data,
+            self._partials.ctypes.data,
             layout.sum_blocks,
         ]
+        # Where there is one block of elements, its sums are those of all.
+        self._only_block = self._partials[:, 0] if layout.sum_blocks == 1 else None
+
+    def found(self) -> list[float]:
+        only = self._only_block
+        sums: list[float] = (self._partials.sum(axis=1) if only is None else only).tolist()
+        return sums

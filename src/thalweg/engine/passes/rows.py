@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from functools import partial
 
 import numpy as np
 import torch
@@ -10,7 +9,7 @@ import torch
 from thalweg.engine.backends.cpu.printer import Kernel, compile_source
 from thalweg.engine.backends.cpu.threads import WORTH_A_THREAD
 from thalweg.engine.formats import format_of
-from thalweg.engine.passes.argument_blocks import ArgumentBlock, ArgumentBlocks
+from thalweg.engine.passes.base import ArgumentBlock, Pass
 from thalweg.engine.passes.row_printer import ARGUMENTS, BAD, IGNORED, TAKEN, RowPrinter
 from thalweg.engine.passes.row_spelling import LANES
 from thalweg.rule.rows import RowProgram
@@ -21,7 +20,7 @@ NO_INDEX = -(2**63)  # as the index to ignore: every row takes part
 Sizes = tuple[int, int, int]
 
 
-class RowPass:
+class RowPass(Pass[Sizes, tuple[float, int, int]]):
     """A row formula's program for operands of a dtype.
 
     Args:
@@ -31,17 +30,13 @@ class RowPass:
     """
 
     def __init__(self, program: RowProgram, dtype: torch.dtype, in_place: bool = False) -> None:
+        operands, constants = len(program.operands), len(program.constants)
+        super().__init__(f"{ARGUMENTS - IGNORED}q{operands}q{constants}d", IGNORED)
         self.program = program
         form = format_of(dtype)
         assert form is not None, "the caller has checked the dtype"
         self._format, self._in_place = form, in_place
         self._kernels: dict[bool, Kernel] = {}
-        operands, constants = len(program.operands), len(program.constants)
-        self._blocks: ArgumentBlocks[Sizes, _Block] = ArgumentBlocks(
-            partial(_Block, operands, constants),
-            f"{ARGUMENTS - IGNORED}q{operands}q{constants}d",
-            IGNORED,
-        )
 
     def kernel(self, across: bool) -> Kernel:
         """The kernel that runs along rows or across them."""
@@ -74,35 +69,33 @@ class RowPass:
             The sum of the rows' values, and the number of a row whose index is no place in it, or
             -1.
         """
-        kernel = self.kernel(across=sizes[2] > 1)
-        block = self._blocks.run(kernel, sizes, ignored, 0, averaged, 0, *addresses, *constants)
-        totals = block.totals
-        total = totals.item() if len(totals) == 1 else float(totals.sum())
+        total, wrong_row, taken = self.run(sizes, ignored, 0, averaged, 0, *addresses, *constants)
         if averaged:
-            taken = block.arguments[TAKEN]
             total = total / taken if taken else math.nan
-        wrong_row = block.arguments[BAD] - 1
-        self._blocks.give_back(sizes, block)
         return total, wrong_row
 
+    def _new_block(self, key: Sizes) -> "_Block":
+        kernel = self.kernel(across=key[2] > 1)
+        return _Block(kernel, key, len(self.program.operands), len(self.program.constants))
 
-class _Block(ArgumentBlock):
+
+class _Block(ArgumentBlock[tuple[float, int, int]]):
     """The arguments of a call on rows of these sizes.
 
-    Attributes:
-        totals: the sums of the values of the rows that one ticket stands for.
+    It finds the sum of the values, the number of a row whose index is wrong or -1, and the number
+    of rows that take part where the sum is averaged.
     """
 
-    def __init__(self, operands: int, constants: int, sizes: Sizes) -> None:
-        super().__init__(ARGUMENTS + operands + constants)
+    def __init__(self, kernel: Kernel, sizes: Sizes, operands: int, constants: int) -> None:
         outer, count, inner = sizes
         rows_each = LANES if inner > 1 else 1
         blocks = outer * -(-inner // rows_each)
         elements = max(1, count * min(rows_each, inner))
         # By the sizes alone, so that sums do not depend on the number of threads.
         blocks_each = max(1, WORTH_A_THREAD // elements)
-        self.most_threads = tickets = -(-blocks // blocks_each)
-        self.totals = np.zeros(tickets)
+        tickets = -(-blocks // blocks_each)
+        super().__init__(kernel, ARGUMENTS + operands + constants, most_threads=tickets)
+        self._totals = np.zeros(tickets)
         self.arguments[:IGNORED] = [
             0,
             tickets,
@@ -113,5 +106,10 @@ class _Block(ArgumentBlock):
             inner,
             self.address + 8 * ARGUMENTS,
             self.address + 8 * (ARGUMENTS + operands),
-            self.totals.ctypes.data,
+            self._totals.ctypes.data,
         ]
+
+    def found(self) -> tuple[float, int, int]:
+        totals, arguments = self._totals, self.arguments
+        total = totals.item() if len(totals) == 1 else float(totals.sum())
+        return total, arguments[BAD] - 1, arguments[TAKEN]

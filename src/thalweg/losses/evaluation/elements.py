@@ -122,7 +122,7 @@ class ElementEvaluator:
             tensors.append(gradient)
         tensors += values_or_upstream
         addresses = [tensors[k].data_ptr() for k in self._places]
-        return self._pass(values[0].numel(), addresses), gradients
+        return self._pass.run(values[0].numel(), *addresses), gradients
 
     def with_kind(self, kind: str, needed: Needed, **options: Any) -> "ElementEvaluator":
         options = {**self.options, **options}
