@@ -6,9 +6,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from thalweg.losses.checks import check_real, check_tensors, readable
+from thalweg.losses.evaluation.operands import in_float32_under_autocast
 from thalweg.losses.evaluation.row_operands import without
 from thalweg.losses.evaluation.rows import evaluate_rows
-from thalweg.losses.reduction import check_real, check_tensors, in_float32_under_autocast, readable
 from thalweg.ranges import integer
 from thalweg.rule.rows import RowFormula
 

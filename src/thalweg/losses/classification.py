@@ -4,15 +4,11 @@ from typing import Any
 
 import torch
 
+from thalweg.losses.checks import check_floating, check_tensors, threshold
 from thalweg.losses.class_targets import IGNORED, ClassTargets, checked_class, weight_by_name
 from thalweg.losses.evaluation.rows import evaluate_rows
-from thalweg.losses.reduction import (
-    WeightedLoss,
-    check_floating,
-    check_tensors,
-    chosen_reduction,
-    threshold,
-)
+from thalweg.losses.module import WeightedLoss
+from thalweg.losses.reduction import chosen_reduction
 from thalweg.ranges import NON_NEGATIVE, UNIT_INTERVAL, number
 from thalweg.rule.functions import exp, expm1, held, largest, log, mean, pick, sum, where
 from thalweg.rule.rows import Kind, RowFormula

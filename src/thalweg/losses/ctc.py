@@ -6,16 +6,11 @@ from typing import Any
 
 import torch
 
+from thalweg.losses.checks import check_floating, check_tensors, readable
 from thalweg.losses.evaluation.ctc import Task, evaluate_ctc
-from thalweg.losses.evaluation.operands import HALVES
-from thalweg.losses.reduction import (
-    Loss,
-    check_floating,
-    check_tensors,
-    chosen_reduction,
-    in_float32_under_autocast,
-    readable,
-)
+from thalweg.losses.evaluation.operands import HALVES, in_float32_under_autocast
+from thalweg.losses.module import Loss
+from thalweg.losses.reduction import chosen_reduction
 from thalweg.ranges import integer
 
 Tensor = torch.Tensor

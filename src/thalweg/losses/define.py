@@ -7,11 +7,12 @@ from typing import Any
 
 import torch
 
+from thalweg.losses.checks import check_tensors, common_size
 from thalweg.losses.class_targets import IGNORED
 from thalweg.losses.evaluation.elements import evaluate
 from thalweg.losses.evaluation.row_operands import without
 from thalweg.losses.evaluation.rows import evaluate_rows
-from thalweg.losses.reduction import check_tensors, chosen_reduction, common_size
+from thalweg.losses.reduction import chosen_reduction
 from thalweg.rule.formula import Formula
 from thalweg.rule.rows import ROW_WISE, Kind, RowFormula
 

@@ -6,19 +6,15 @@ from typing import Any
 import torch
 
 from thalweg.engine import observed
+from thalweg.losses.checks import check_floating, check_tensors, threshold
 from thalweg.losses.class_targets import IGNORED, checked_class, class_weights, total_weight
 from thalweg.losses.classification import OF_CLASS, cross_entropy
 from thalweg.losses.evaluation.autograd import evaluated
 from thalweg.losses.evaluation.chunks import ChunkEvaluator, linear_logits
 from thalweg.losses.evaluation.operands import are_plain
 from thalweg.losses.evaluation.rows import RowEvaluator
-from thalweg.losses.reduction import (
-    WeightedLoss,
-    check_floating,
-    check_tensors,
-    chosen_reduction,
-    threshold,
-)
+from thalweg.losses.module import WeightedLoss
+from thalweg.losses.reduction import chosen_reduction
 from thalweg.ranges import UNIT_INTERVAL
 from thalweg.rule.formula import EACH, FACTOR, SUM
 

@@ -8,17 +8,12 @@ import torch
 
 from thalweg.engine.backends.cpu.threads import WORTH_A_THREAD
 from thalweg.engine.passes import handwritten
+from thalweg.losses.checks import check_floating, check_tensors, readable
 from thalweg.losses.evaluation.autograd import evaluated
 from thalweg.losses.evaluation.evaluator import Gradients, Needed, Tensors
-from thalweg.losses.evaluation.operands import HALVES, have_kernel
-from thalweg.losses.reduction import (
-    Loss,
-    check_floating,
-    check_tensors,
-    chosen_reduction,
-    in_float32_under_autocast,
-    readable,
-)
+from thalweg.losses.evaluation.operands import HALVES, have_kernel, in_float32_under_autocast
+from thalweg.losses.module import Loss
+from thalweg.losses.reduction import chosen_reduction
 from thalweg.rule.formula import BACKWARD, EACH, FACTOR, SUM
 
 Tensor = torch.Tensor

@@ -4,9 +4,11 @@ from typing import Any
 
 import torch
 
+from thalweg.losses.checks import check_real, readable
 from thalweg.losses.evaluation.operands import HALVES
 from thalweg.losses.evaluation.row_operands import without
-from thalweg.losses.reduction import Loss, check_real, chosen_reduction, readable
+from thalweg.losses.module import Loss
+from thalweg.losses.reduction import chosen_reduction
 
 Tensor = torch.Tensor
 

@@ -12,10 +12,10 @@ import numpy.typing as npt
 import torch
 
 from thalweg.engine.passes import handwritten
+from thalweg.losses.checks import readable
 from thalweg.losses.evaluation.autograd import evaluated
 from thalweg.losses.evaluation.evaluator import Gradients, Needed, Tensors
 from thalweg.losses.evaluation.operands import HALVES, have_kernel
-from thalweg.losses.reduction import readable
 from thalweg.rule.formula import BACKWARD, EACH, FACTOR, SUM
 
 Tensor = torch.Tensor

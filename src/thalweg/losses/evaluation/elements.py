@@ -17,11 +17,11 @@ from thalweg.losses.evaluation.operands import (
     HALVES,
     broadcast,
     have_kernel,
+    in_float32_under_autocast,
     in_one_memory_order,
     of_one_dtype,
 )
 from thalweg.losses.evaluation.tensor_operations import called_with_tensors, summed, widened
-from thalweg.losses.reduction import in_float32_under_autocast
 from thalweg.rule.formula import EACH, FACTOR, SUM, Formula
 
 _requires_grad = attrgetter("requires_grad")

@@ -4,7 +4,7 @@ import torch
 
 from thalweg.engine.formats import FORMATS
 from thalweg.engine.layout import PLAIN_TENSORS, is_dense, memory_order
-from thalweg.engine.passes.elementwise import is_wrapped
+from thalweg.engine.passes.elementwise import autocast_is_on, is_wrapped
 from thalweg.losses.evaluation.evaluator import Tensors
 
 HALVES = (torch.float16, torch.bfloat16)
@@ -60,6 +60,31 @@ def of_one_dtype(values: list[torch.Tensor]) -> list[torch.Tensor]:
         for other in floating[1:]:
             dtype = torch.promote_types(dtype, other)
     return [v.to(dtype) for v in values]
+
+
+def in_float32_under_autocast(
+    tensors: list[torch.Tensor], composed: bool = False
+) -> list[torch.Tensor]:
+    """The operands of a loss as ``torch.autocast`` has them, where it is on: 16 bits as float32.
+
+    The gradients come back in the operands' own dtypes.
+
+    Args:
+        tensors: the operands, on one device.
+        composed: torch makes this loss of other operations. Those are not on the list of what
+            autocast has in float32 on the CPU, where it leaves the loss as it is.
+
+    >>> x = torch.zeros(2, dtype=torch.bfloat16)
+    >>> with torch.autocast("cpu"):
+    ...     in_float32_under_autocast([x])[0].dtype
+    torch.float32
+    """
+    if not autocast_is_on():
+        return tensors
+    device = tensors[0].device.type
+    if not torch.is_autocast_enabled(device) or (composed and device == "cpu"):
+        return tensors
+    return [t.float() if t.dtype in HALVES else t for t in tensors]
 
 
 def in_one_memory_order(values: list[torch.Tensor]) -> list[torch.Tensor]:

@@ -9,9 +9,10 @@ import torch
 
 from thalweg.engine import observed
 from thalweg.engine.passes.rows import NO_INDEX, RowPass
+from thalweg.losses.checks import readable
 from thalweg.losses.evaluation.autograd import evaluated
 from thalweg.losses.evaluation.evaluator import Gradients, Needed, Options, Tensors
-from thalweg.losses.evaluation.operands import HALVES
+from thalweg.losses.evaluation.operands import HALVES, in_float32_under_autocast
 from thalweg.losses.evaluation.row_operands import (
     Sizes,
     arranged_rows,
@@ -20,7 +21,6 @@ from thalweg.losses.evaluation.row_operands import (
     without,
 )
 from thalweg.losses.evaluation.tensor_operations import called_with_tensors, summed, widened
-from thalweg.losses.reduction import in_float32_under_autocast, readable
 from thalweg.rule.formula import EACH, FACTOR, SUM
 from thalweg.rule.rows import ROW_WISE, Kind, RowFormula
 
