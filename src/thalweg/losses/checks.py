@@ -66,7 +66,7 @@ def common_size(owner: str, **tensors: torch.Tensor) -> torch.Size:
 
 
 def warn_of_sizes(owner: str, input: torch.Tensor, target: torch.Tensor) -> None:
-    """Warn of a target that broadcasts: mostly a mistake, [N, 1] against [N] say."""
+    """Warn where the target broadcasts, such as [N, 1] to [N]: mostly a mistake."""
     if target.shape != input.shape:
         size = common_size(owner, input=input, target=target)
         warnings.warn(
@@ -87,7 +87,7 @@ def check_same_size(owner: str, input: torch.Tensor, target: torch.Tensor) -> No
 
 
 def threshold(owner: str, name: str, value: Any, allowed: Range) -> float:
-    """The value as a number; RuntimeError, as torch has it, where it is out of its range."""
+    """The value as a number; RuntimeError, which torch raises here, where it is out of range."""
     try:
         return number(owner, name, value, allowed)
     except ValueError as error:
@@ -95,17 +95,17 @@ def threshold(owner: str, name: str, value: Any, allowed: Range) -> float:
 
 
 def readable(*tensors: torch.Tensor) -> bool:
-    """Whether the values can be looked at: not where a compiler or ``torch.func`` goes through."""
+    """Whether values can be read: not while ``torch.compile`` or ``torch.func`` is tracing."""
     if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
         return False
     return not any(t.is_meta or is_wrapped(t) or type(t) not in PLAIN_TENSORS for t in tensors)
 
 
 def has_nan(loss: torch.Tensor) -> bool:
-    """Whether a loss holds NaN; False where values cannot be asked for.
+    """Whether a loss contains NaN; False where values cannot be read.
 
-    Formulas make NaN of operands out of their range, which are then looked for: no pass over the
-    operands is needed to see that there are none.
+    A formula returns NaN for an operand out of its range. So operands are checked only once their
+    loss is NaN, and in the usual case no pass over them is needed.
     """
     if not readable(loss):
         return False

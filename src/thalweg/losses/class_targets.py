@@ -24,9 +24,9 @@ class ClassTargets(NamedTuple):
     Attributes:
         input: [C] or [N, C, *].
         target: int64, the input's size without C.
-        weights: the weight by its name, if there is one.
-        dim: of the classes.
-        ignored: the class that counts nothing.
+        weights: ``{"weight": weight}``, or empty without a weight.
+        dim: the dimension of the classes.
+        ignored: targets with this class do not count.
     """
 
     input: Tensor
@@ -39,6 +39,7 @@ class ClassTargets(NamedTuple):
     def checked(
         owner: str, input: Tensor, target: Tensor, weight: Tensor | None, ignore_index: int
     ) -> "ClassTargets":
+        """The operands, with the errors of :func:`class_targets` and :func:`class_weights`."""
         target, dim = class_targets(owner, input, target)
         if weight is None:
             return ClassTargets(input, target, {}, dim, checked_class(owner, ignore_index))
@@ -50,6 +51,7 @@ class ClassTargets(NamedTuple):
     def evaluated(
         self, owner: str, formula: RowFormula, options: Mapping[str, Any], reduction: str
     ) -> Tensor:
+        """The loss; "mean" divides by the sum of the targets' weights."""
         operands = {"x": self.input, "y": self.target, **self.weights}
         divisor = None
         if reduction == "mean" and self.weights:
@@ -65,23 +67,23 @@ class ClassTargets(NamedTuple):
 def total_weight(
     target: Tensor, weights: Mapping[str, Tensor], classes: int, ignored: int
 ) -> Tensor | float:
-    """The sum of the targets' weights, or their number; those ignored count nothing.
+    """The sum of the targets' weights, or without weights their number; ignored ones left out.
 
-    In float32 at least: 16 bits do not hold the sum of many.
+    It is in float32 at least, since 16 bits cannot hold the sum of many.
     """
     if not weights and target.is_cpu and readable(target):
-        return int(np.count_nonzero(target.numpy() != ignored))  # much the shortest call
+        return int(np.count_nonzero(target.numpy() != ignored))  # the quickest way by far
     taken = target != ignored
     if not weights or not classes:
         return torch.count_nonzero(taken)
-    # What is out of range is found by the pass.
+    # The pass over the rows raises for a class out of range.
     weight = weights["weight"][target.clamp(0, classes - 1)]
     total = torch.where(taken, weight, 0.0).sum(dtype=torch.float64)
     return total.to(torch.promote_types(weight.dtype, torch.float32))
 
 
 def checked_class(owner: str, ignore_index: Any) -> int:
-    """The class that counts nothing, as an int; TypeError or ValueError if it is no int64."""
+    """The class to ignore as an int; TypeError or ValueError if it is not an int64."""
     found = integer(owner, "ignore_index", ignore_index)
     if not -(2**63) <= found < 2**63:
         raise ValueError(f"{owner}: ignore_index must fit into 64 bits, got {found}")
@@ -118,10 +120,10 @@ def class_targets(owner: str, input: Tensor, target: Tensor) -> tuple[Tensor, in
 def class_weights(
     owner: str, dtype: torch.dtype, classes: int, weight: Tensor | None
 ) -> dict[str, Tensor]:
-    """The weight by its name, if there is one, checked to be of the classes and this dtype.
+    """``{"weight": weight}``, or empty without a weight.
 
     Raises:
-        RuntimeError: it is not.
+        RuntimeError: a weight of another size than [classes], or of another dtype.
     """
     found = weight_by_name(owner, classes, weight)
     if weight is not None and weight.dtype is not dtype:
@@ -133,6 +135,7 @@ def class_weights(
 
 
 def weight_by_name(owner: str, classes: int, weight: Tensor | None) -> dict[str, Tensor]:
+    """As :func:`class_weights`, but the weight may have any real dtype."""
     if weight is None:
         return {}
     check_real(owner, weight=weight)

@@ -20,13 +20,13 @@ from thalweg.rule.rows import ROW_WISE, Kind, RowFormula
 def loss(**options: Any) -> "Callable[[Callable[..., Any]], Defined]":
     """Turn a formula into a loss function with the formula's name.
 
-    A formula gives a number for each element, or one for each row: then it sums over the row, and
-    at least one operand's kind is said.
+    A formula returns a number for each element, or for each row. A formula of rows sums over the
+    row, and at least one of its operands is given a :class:`Kind`.
 
     Args:
-        options: what the formula reads from ``h``, with their defaults; or, under the name of an
-            operand, what that has a number for: a :class:`Kind`. Operands of which nothing is said
-            have one for each element.
+        options: what the formula reads from ``h``, with default values; or the name of an operand
+            with its :class:`Kind`, which says what the operand has a number for. Operands without a
+            kind have a number for each element.
 
     Returns:
         A decorator. The loss takes the formula's operands as tensors that broadcast, in the

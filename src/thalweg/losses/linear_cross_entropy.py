@@ -109,6 +109,33 @@ def linear_cross_entropy(
             reduction=reduction,
             label_smoothing=smoothing,
         )
+    rows_wanted = getattr(options, "batch_chunk_size", None)
+    return _in_chunks(
+        input,
+        linear_weight,
+        target,
+        linear_bias,
+        weight,
+        reduction,
+        ignored,
+        smoothing,
+        rows_wanted,
+    )
+
+
+def _in_chunks(
+    input: Tensor,
+    linear_weight: Tensor,
+    target: Tensor,
+    linear_bias: Tensor | None,
+    weight: Tensor | None,
+    reduction: str,
+    ignored: int,
+    smoothing: float,
+    chunk_rows: int | None,
+) -> Tensor:
+    """The loss of checked operands that kernels can read, with targets that are classes."""
+    owner, classes = "linear_cross_entropy", len(linear_weight)
     dtype = input.dtype
     # Under autocast products are in 16 bits, and the loss in float32.
     if torch.is_autocast_enabled("cpu") and dtype is not torch.float64:
@@ -134,7 +161,7 @@ def linear_cross_entropy(
         options={"label_smoothing": smoothing, FACTOR: scale},
         in_place=True,
     )
-    chunk_rows = getattr(options, "batch_chunk_size", None) or _rows_of_a_chunk(linear_weight)
+    chunk_rows = chunk_rows or _rows_of_a_chunk(linear_weight)
     vectors = input if input.ndim == 2 else input.unsqueeze(0)
     if observed.observer is not None:  # one row of logits is shown, not all of them
         row = linear_logits(vectors[:1], linear_weight, linear_bias)

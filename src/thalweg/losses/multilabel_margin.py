@@ -1,4 +1,4 @@
-"""The hinge between each class of a set and each class beside it."""
+"""The hinge between each class of a set and each class outside it."""
 
 from typing import Any, NamedTuple
 
@@ -21,7 +21,7 @@ Tensor = torch.Tensor
 OWNER = "multilabel_margin_loss"
 KERNEL = "_multilabel_margin.py"
 ENDS_A_ROW = -1
-PARTS = 4  # of the rows for each thread: some rows have more targets than others
+PARTS = 4  # tickets for each thread: some rows have more targets, and take longer, than others
 
 
 def multilabel_margin_loss(
@@ -172,13 +172,13 @@ class _PairEvaluator(NamedTuple):
 def _run_kernel(
     input: Tensor, target: Tensor, scale: float, slopes: Tensor | None
 ) -> npt.NDArray[np.float64]:
-    """The unscaled value of each row; the scaled derivatives are stored in ``slopes``."""
+    """The unscaled value of each row; stores the scaled derivatives in ``slopes``."""
     x, y = input.detach().contiguous(), target.contiguous()
     rows, classes = x.shape
     threads = max(1, min(torch.get_num_threads(), 2 * rows * classes // WORTH_A_THREAD, rows))
     parts = PARTS * threads if threads > 1 else 1
     scratch = torch.empty(parts, classes, dtype=x.dtype)
-    # Of each row, and behind them the factor of the derivatives and how many rows are wrong.
+    # One total for each row, then the factor of the derivatives, then 1.0 if a target is wrong.
     totals = np.zeros(rows + 2)
     totals[rows] = scale
     addresses = [t.data_ptr() for t in (x, y, scratch)]

@@ -12,12 +12,20 @@ def chosen_reduction(
     reduce: bool | None = None,
     known: tuple[str, ...] = REDUCTIONS,
 ) -> str:
-    """The reduction meant by today's argument and the two that it has replaced.
+    """The reduction that a caller asks for.
 
-    Warns of the older ones, which win where they are given, and of the older name of "mean".
+    The deprecated ``size_average`` and ``reduce`` override ``reduction`` where they are given, and
+    "elementwise_mean" is a deprecated name of "mean"; both warn.
+
+    Args:
+        owner: the loss's name, for messages.
+        reduction: "none", "mean" or "sum".
+        size_average: whether "mean", not "sum"; None if not given.
+        reduce: whether there is a reduction at all; None if not given.
+        known: the reductions that the loss has.
 
     Raises:
-        ValueError: the reduction is none of those known.
+        ValueError: the reduction is not one of those known.
 
     >>> chosen_reduction("mse_loss", "sum")
     'sum'
@@ -40,7 +48,7 @@ def chosen_reduction(
 def legacy_reduction(
     owner: str, size_average: bool | None, reduce: bool | None, stacklevel: int
 ) -> str:
-    """The reduction that the two older arguments stand for; None means True."""
+    """The reduction that the deprecated arguments stand for; warns. None means True."""
     if reduce is not None and not reduce:
         meant = "none"
     else:

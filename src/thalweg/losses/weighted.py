@@ -6,7 +6,7 @@ from typing import Any
 
 
 def weighted(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The formula times the operand ``weight``, where that is given."""
+    """A decorator of formulas: the value times the operand ``weight``, where that is given."""
 
     @wraps(function)
     def formula(x: Any, y: Any, h: Any, weight: Any = None, **others: Any) -> Any:

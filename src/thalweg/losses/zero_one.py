@@ -1,4 +1,4 @@
-"""The share of predictions that are wrong: a metric, which tells so where it is trained with."""
+"""The share of predictions that are wrong: a metric, whose backward raises an error."""
 
 from typing import Any
 

@@ -20,10 +20,10 @@ from thalweg.rule.formula import FormulaProgram
 _TENSOR_ROWS = (ctypes.c_int64 * 1)(0)
 _SPANS = 64  # into so many, at least, a large number of elements is divided
 
-# Tensors that have escaped from a transform of functions look like others, and have no memory.
+# A tensor that has escaped from a ``torch.func`` transform looks like others but has no memory.
 is_wrapped: Callable[[torch.Tensor], bool] = torch._C._functorch.is_functorch_wrapped_tensor
 
-# On for any device: cheaper to ask than for one device by name.
+# For any device: quicker than asking for one device by name.
 autocast_is_on: Callable[[], bool] = torch._C._is_any_autocast_enabled
 
 

@@ -25,7 +25,9 @@ KERNEL = "_ctc.py"
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """All of a call but its log_probs, checked. Tensors hold values that cannot be looked at.
+    """The checked arguments of a call, but for log_probs.
+
+    Lengths are lists of integers, or tensors where their values cannot be read.
 
     Attributes:
         targets: the labels in one dimension.
@@ -34,7 +36,7 @@ class Task:
         target_lengths: likewise.
         longest: the largest target length, or a bound of it.
         blank: a class.
-        zero_infinity: as given.
+        zero_infinity: whether infinite losses become 0.
     """
 
     targets: Tensor
@@ -47,7 +49,7 @@ class Task:
 
     @property
     def known(self) -> bool:
-        """Whether the lengths can be looked at."""
+        """Whether the lengths can be read."""
         lengths = self.input_lengths, self.target_lengths
         return not any(isinstance(numbers, Tensor) for numbers in lengths)
 
