@@ -179,7 +179,8 @@ class Format(ABC):
         Args:
             value: in the dtype of the computation, of the shape that :meth:`decode` gives.
             buffers: the operand's, in the order of :attr:`buffers`.
-            seed: an integer below 2^32, for a seeded format.
+            seed: for a seeded format, the tensor's integer for this step, below 2^32, XORed with
+                the operand's :func:`salt`.
         """
 
     def create(self, like: torch.Tensor, value: float) -> tuple[torch.Tensor, ...]:
