@@ -2,9 +2,9 @@
 
 Every figure is a median of rounds; in each round ours, torch's and the limit are timed one after
 another, and ratios are medians of the rounds' ratios, so that a drift of the machine cancels. Short
-steps are timed ten in a row. That leaves all they touch in the caches, where training does not leave
-it: a backward pass comes in between. So small tensors are measured a second time, cold, with 96 MB
-written before each single step.
+steps are timed ten in a row. That leaves all they touch in the caches, where training does not
+leave it: a backward pass comes in between. So small tensors are measured a second time, cold, with
+96 MB written before each single step.
 """
 
 import statistics

@@ -63,9 +63,8 @@ def test_absent_gradients_are_left_out_without_another_plan(name: str, plans) ->
         for k, (p, q, old) in enumerate(zip(ours, theirs, before, strict=True)):
             assert torch.equal(p, old) == (k in absent), "moved where there is a gradient"
             # torch keeps scalar states of NAdam and ASGD in float32.
-            torch.testing.assert_close(
-                p, q, rtol=1e-6 if name in ("NAdam", "ASGD") else 1e-12, atol=1e-14
-            )
+            rounded = name in ("NAdam", "ASGD")
+            torch.testing.assert_close(p, q, rtol=1e-12, atol=1e-7 if rounded else 1e-14)
     assert len(plans) == 1
     assert {choice.backend for choice in made._engine.choices.values()} == {"cpu"}
     counts = [float(other.state[q]["step"]) for q in theirs if "step" in other.state[q]]

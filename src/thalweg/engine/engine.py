@@ -138,7 +138,7 @@ class Engine:
         dtypes = {name: tensor.dtype for name, tensor in subject.operands().items()}
         for name in program.states:
             dtypes.setdefault(name, state_dtype(self.rule, name, slot))
-        formats = {name: format_of(dtypes[name]) for name in program.operands}
+        formats: dict[str, Format | None] = {n: format_of(dtypes[n]) for n in program.operands}
         return program, formats, choice
 
     @property

@@ -133,12 +133,8 @@ class ConstantTable:
         """Let the scalar states be those after the step, but for the absent slots' ones."""
         following, table = self._next, self._states.table
         if absent:
-            rows = np.asarray(following)[self.case_of]
-            present = np.ones(len(rows), dtype=bool)
-            present[absent] = False
-            table[np.arange(len(table))[self._places][present]] = rows[present]
-            self._known_at = -1
-            return
+            self._stay_behind(absent)
+            following = self._next
         if len(self.case_of) == 1:  # faster than NumPy for so few
             cells, begin = self._states.cells, self._first * len(following[0])
             for k, value in enumerate(following[0]):
@@ -148,6 +144,29 @@ class ConstantTable:
         else:
             table[self._places] = np.asarray(following)[self.case_of]
         self._cases = following
+
+    def _stay_behind(self, absent: Sequence[int]) -> None:
+        """Let slots keep the values that they have, which are another case now than the others'."""
+        before, after = self._cases, self._next
+        numbers = {
+            (id(o), *a): n for n, (o, a) in enumerate(zip(self._options, after, strict=True))
+        }
+        case_of = self.case_of.tolist()
+        for slot in absent:
+            old = case_of[slot]
+            options, case = self._options[old], before[old]
+            number = numbers.setdefault((id(options), *case), len(after))
+            if number == len(after):
+                after.append(case)
+                self._options.append(options)
+            case_of[slot] = number
+        used = dict.fromkeys(case_of)
+        if len(used) < len(after):  # those that nobody is in any more
+            place = {number: k for k, number in enumerate(used)}
+            case_of = [place[number] for number in case_of]
+            self._next = [after[number] for number in used]
+            self._options = [self._options[number] for number in used]
+        self.case_of[:] = case_of
 
     def _find_cases(self) -> None:
         rows = self._states.table[self._places]

@@ -3,8 +3,8 @@
 Each unit's program has its own stages. A sum over all tensors is put together from the parts of all
 units whose program asks for it; a program asks for the same sum as another if it is the same call
 in the rule that does (see :meth:`thalweg.rule.symbols.Graph.reduce`). So units of groups with other
-switches may compute their parts in other stages and from other expressions, beside sums of which the
-others know nothing.
+switches may compute their parts in other stages and from other expressions, beside sums of which
+the others know nothing.
 """
 
 from collections import defaultdict

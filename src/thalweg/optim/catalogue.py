@@ -118,7 +118,7 @@ def _traced(optimizer: Optimizer) -> dict[str, Any]:
         states=tuple(program.states),
         numbers=tuple(engine.shown_scalars),
         other_states=tuple(n for n in optimizer.rule.tensor_states if n not in program.states),
-        bytes_per_parameter=sum(form.itemsize for form in sizes if form),
+        bytes_per_parameter=sum(form.bytes_per_element for form in sizes if form),
     )
 
 

@@ -1,12 +1,12 @@
-"""What values a hyperparameter may have: declared once per optimizer, checked in one place."""
+"""The ranges that an optimizer declares for its options, checked for all of them at once."""
 
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 
-from thalweg.ranges import Range
-from thalweg.rule.program import number
+from thalweg.ranges import Range, number
+from thalweg.rule.program import number as without_gradient
 
 Ranges = Mapping[str, Range | tuple[Range, ...]]
 
@@ -53,9 +53,5 @@ def _check_number(owner: str, name: str, value: Any, allowed: Range) -> None:
             )
         if value.device.type == "meta":  # a tensor without values is checked where it has some
             return
-    elif isinstance(value, bool) or not hasattr(value, "__float__"):
-        raise TypeError(
-            f"{owner}: {name} must be a number, got {type(value).__name__} {value!r:.200}"
-        )
-    if number(value) not in allowed:
-        raise ValueError(f"{owner}: {name} must be {allowed}, got {value}")
+        value = without_gradient(value)
+    number(owner, name, value, allowed, flags=False, infinite=True)

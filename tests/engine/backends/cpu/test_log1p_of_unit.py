@@ -17,7 +17,8 @@ from tests.engine.backends.cpu.test_elementary import (
     float32_of,
 )
 from thalweg.engine.backends.cpu.elementary import log1p_of_unit
-from thalweg.engine.backends.cpu.printer import SHORTER, compile_stage
+from thalweg.engine.backends.cpu.printer import compile_stage
+from thalweg.engine.backends.cpu.spelling import SHORTER
 from thalweg.engine.formats import FORMATS
 from thalweg.rule.formula import EACH, Formula
 from thalweg.rule.functions import abs, exp, log1p, softplus, where

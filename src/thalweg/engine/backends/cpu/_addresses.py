@@ -29,6 +29,7 @@ from thalweg.engine.backends.cpu.intrinsics import (
 
 # How many tensors ahead a line is fetched: a step ahead for each line on the way.
 FIRST, SECOND, THIRD, FOURTH = 16, 12, 8, 4
+LINE, IMPL = 1, 256  # bytes to fetch: any one line, and what a TensorImpl may lie in
 
 
 def _read(arguments):
@@ -58,35 +59,26 @@ def _read(arguments):
             if storage_at:
                 t = k + FIRST
                 if t < end:
-                    prefetch(objects[t] + impl_at)
+                    prefetch(objects[t] + impl_at, LINE)
                     impl = cells[t]
-                    prefetch(impl)
-                    prefetch(impl + 64)
-                    prefetch(impl + 128)
-                    prefetch(impl + 184)
+                    prefetch(impl, IMPL)
                 t = k + SECOND
                 if begin <= t < end:
                     impl = int64_pointer(cells[t])
-                    prefetch(impl[storage_at])
-                    prefetch(impl[version_at])
+                    prefetch(impl[storage_at], LINE)
+                    prefetch(impl[version_at], LINE)
                     metadata = impl[autograd_at]
                     if value_cells:
                         impl = int64_pointer(value_cells)[t]
-                        prefetch(impl)
-                        prefetch(impl + 64)
-                        prefetch(impl + 128)
-                        prefetch(impl + 184)
+                        prefetch(impl, IMPL)
                     elif metadata != 0:
-                        prefetch(metadata + 8 * grad_at)
+                        prefetch(metadata + 8 * grad_at, LINE)
                 t = k + THIRD
                 if begin <= t < end and value_cells == 0:
                     metadata = int64_pointer(cells[t])[autograd_at]
                     if metadata != 0:
                         impl = int64_pointer(metadata)[grad_at]
-                        prefetch(impl)
-                        prefetch(impl + 64)
-                        prefetch(impl + 128)
-                        prefetch(impl + 184)
+                        prefetch(impl, IMPL)
                 t = k + FOURTH
                 if begin <= t < end:
                     impl = 0
@@ -97,7 +89,7 @@ def _read(arguments):
                         if metadata != 0:
                             impl = int64_pointer(metadata)[grad_at]
                     if impl != 0 and impl != undefined:
-                        prefetch(int64_pointer(impl)[storage_at])
+                        prefetch(int64_pointer(impl)[storage_at], LINE)
             if k < begin:
                 continue
 

@@ -17,7 +17,7 @@ import torch
 
 from thalweg.engine import torch_internals
 from thalweg.engine.backends.cpu import cache, threads
-from thalweg.engine.backends.cpu.printer import intrinsics_hash
+from thalweg.engine.backends.cpu.kernel import intrinsics_hash
 from thalweg.engine.layout import Integers
 from thalweg.engine.torch_internals import (
     SCALAR_TYPES,

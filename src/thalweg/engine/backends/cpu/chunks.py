@@ -36,7 +36,7 @@ def chunk_table(counts: Sequence[int]) -> tuple[Integers, Integers, Integers]:
 
 
 class ChunkTable:
-    """The chunks of some tensors, and those of a part of them.
+    """The chunks of some tensors, and where each tensor's stand.
 
     Args:
         counts: how many elements each tensor has.
@@ -51,14 +51,6 @@ class ChunkTable:
         chunks, spans, self.blocks = chunk_table(counts)
         self.whole = chunks, spans
         self.numbers = sum(counts)
-
-    def without(self, left_out: npt.NDArray[np.bool_]) -> tuple[Integers, Integers]:
-        """Chunks and spans, but for those of some tensors; blocks keep their numbers."""
-        chunks, spans = self.whole
-        kept = ~left_out[chunks[:, 0]]
-        before = np.zeros(len(chunks) + 1, dtype=np.int64)
-        np.cumsum(kept, out=before[1:])
-        return np.ascontiguousarray(chunks[kept]), before[spans]
 
     def of(self, tensor: int) -> slice:
         """Where a tensor's chunks stand in the table."""

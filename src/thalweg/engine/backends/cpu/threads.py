@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from thalweg.engine.backends.cpu.cache import once
-from thalweg.engine.backends.cpu.printer import Kernel
+from thalweg.engine.backends.cpu.kernel import Kernel
 
 # Elements for which waking another thread pays.
 WORTH_A_THREAD = 32768

@@ -59,10 +59,11 @@ class KernelUnit(Unit):
         formats = {name: format_of(dtype) for name, dtype in zip(names, self._dtypes, strict=True)}
         self.formats = {name: form for name, form in formats.items() if form is not None}
         assert len(self.formats) == len(formats), "asked for as an obstacle"
-        self.kernels = [compile_stage(program, k, self.formats) for k in range(len(program.stages))]
+        stages = range(len(program.stages))
+        self.kernels = [compile_stage(program, k, self.formats, optional="g") for k in stages]
         compute = compute_type(tuple(self.formats.values()))
         self._compute = np.float64 if compute == "float64" else np.float32
-        self._stage_scalars = [_scalar_columns(program, k) for k in range(len(program.stages))]
+        self._stage_scalars = [_scalar_columns(program, k) for k in stages]
         self._orders = [memory_order(s.param) for s in slots]
         self._numbers = [s.numbers for s in slots]
 
@@ -76,12 +77,10 @@ class KernelUnit(Unit):
         self._chunks = ChunkTable(self._numbers)
         # Several threads always let others run: see threads.run.
         self._lets_go = self._chunks.numbers >= min(WORTH_LETTING_GO, 2 * threads.WORTH_A_THREAD)
-        self._partly = False  # some are left out of the call: absent, or laid out anew
         self._relaid: list[int] = []
         self._held: list[torch.Tensor | None] = []
         self._exposed = False
         self._located = False  # the addresses of the states are known
-        self._absent_mask: Integers | None = None
         self._place(*self._chunks.whole, len(slots), sum(self._numbers))
         self._watch()
 
@@ -127,8 +126,8 @@ class KernelUnit(Unit):
         reader = self._reader
         if reader is not None and reader.read(exposed or not self._located):
             self._located = True
-            if reader.any_absent or self._partly:
-                self._leave_out(np.flatnonzero(reader.absent).tolist(), [])
+            self._relaid = []
+            self.absent = np.flatnonzero(reader.absent).tolist() if reader.any_absent else []
             return True
         return self._look_one_by_one()
 
@@ -141,6 +140,7 @@ class KernelUnit(Unit):
         absent, relaid = [], []
         for t, slot in enumerate(self.slots):
             gradient = slot.gradient
+            self.addresses[G, t] = 0
             if gradient is None:
                 absent.append(t)
                 continue
@@ -154,7 +154,7 @@ class KernelUnit(Unit):
                 relaid.append(t)
             else:
                 self.addresses[G, t] = gradient.data_ptr()
-        self._leave_out(absent, relaid)
+        self.absent, self._relaid = absent, relaid
         return True
 
     def _is_planned(self, tensor: torch.Tensor, t: int, dtype: torch.dtype) -> bool:
@@ -165,25 +165,6 @@ class KernelUnit(Unit):
             and memory_order(tensor) == self._orders[t]
             and not (tensor.is_neg() or tensor.is_conj())
         )
-
-    def _leave_out(self, absent: list[int], relaid: list[int]) -> None:
-        """Let the call go over the chunks of all others."""
-        if absent == self.absent and relaid == self._relaid:
-            return
-        self.absent, self._relaid = absent, relaid
-        self._absent_mask = None
-        self._partly = bool(absent or relaid)
-        if absent:
-            self._absent_mask = np.zeros(len(self.slots), dtype=np.int64)
-            self._absent_mask[absent] = 1
-        if self._partly:
-            left_out = np.zeros(len(self.slots), dtype=bool)
-            left_out[absent] = left_out[relaid] = True
-            chunks, spans = self._chunks.without(left_out)
-            work = self._chunks.numbers - sum(self._numbers[t] for t in (*absent, *relaid))
-            self._place(chunks, spans, len(self.slots), work)
-        else:
-            self._place(*self._chunks.whole, len(self.slots), self._chunks.numbers)
 
     # ---- running ----------------------------------------------------------------------------
 
@@ -214,6 +195,7 @@ class KernelUnit(Unit):
             count = int(chunks[:, 2].sum())
             self._place(chunks, spans, len(self.slots), count)
             self._run_kernel(stage)
+        self.addresses[G, self._relaid] = 0  # in the next stage's first call they take no part
         self._place(*usual, len(self.slots), work)
 
     def finish(self) -> None:
@@ -221,9 +203,13 @@ class KernelUnit(Unit):
         super().finish()
         # Without this, backward through a graph recorded before the step would silently use the
         # new values. Nobody has recorded one of states that were never handed out.
-        self._parameter_versions.bump(self._absent_mask)
+        absent = None
+        if self.absent:
+            absent = np.zeros(len(self.slots), dtype=np.int64)
+            absent[self.absent] = 1
+        self._parameter_versions.bump(absent)
         if self._exposed:
-            self._state_versions.bump(self._absent_mask)
+            self._state_versions.bump(absent)
         self._held = []
 
     def _set_constants(self, values: Any, cases: Integers) -> None:
