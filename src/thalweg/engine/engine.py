@@ -17,8 +17,8 @@ import weakref
 from collections.abc import Callable
 
 from thalweg.engine.backends.base import Unit
-from thalweg.engine.formats import Format, format_of
-from thalweg.engine.initial_states import prepare_state, state_dtype
+from thalweg.engine.formats import Format
+from thalweg.engine.initial_states import prepare_state
 from thalweg.engine.interrupts import uninterrupted
 from thalweg.engine.plan import Owner, Plan, Planner
 from thalweg.engine.slots import Slot, Values
@@ -144,11 +144,7 @@ class Engine:
         A parameter without a gradient is taken to get one of its own dtype.
         """
         program, subject, choice = self._planner.preview(self.owner, slot)
-        dtypes = {name: tensor.dtype for name, tensor in subject.operands().items()}
-        for name in program.states:
-            dtypes.setdefault(name, state_dtype(self.rule, name, slot))
-        formats: dict[str, Format | None] = {n: format_of(dtypes[n]) for n in program.operands}
-        return program, formats, choice
+        return program, {name: subject.formats[name] for name in program.operands}, choice
 
     @property
     def shown_scalars(self) -> list[str]:
@@ -171,9 +167,9 @@ class Engine:
             self.create_states()
             self._planner.scalars.share_memory()
             for slot in self._planner.slots:
-                for name in self.rule.tensor_states:
-                    tensor = slot.state.peek(name) if slot.state is not None else None
-                    if tensor is not None:
+                entries = slot.state.snapshot() if slot.state is not None else {}
+                for name, tensor in entries.items():
+                    if name not in ("step", *self.rule.scalar_states):
                         tensor.share_memory_()
             self._planner.forget_units()
             self.owner.state.access.exposed = True  # to other processes

@@ -1,8 +1,10 @@
 """Creating the states that a parameter's program needs and the parameter does not have yet."""
 
+from collections.abc import Iterable
+
 import torch
 
-from thalweg.engine.formats import REAL_PARTS
+from thalweg.engine.formats import REAL_PARTS, Format, format_of
 from thalweg.engine.layout import memory_order
 from thalweg.engine.scalars import ScalarStates
 from thalweg.engine.slots import Slot
@@ -33,15 +35,49 @@ def prepare_state(
             if not rule.counted and name in _telling(rule, program):
                 scalars.table[slot.index, 0] = 0.0
             value = rule.states[name].initial_value(slot.group)
-            slot.state.put(name, _filled_like(slot.param, state_dtype(rule, name, slot), value))
+            form = rule.states[name].format
+            if form is None:
+                tensor = _filled_like(slot.param, state_dtype(rule, name, slot), value)
+                slot.state.put(name, tensor)
+                continue
+            for buffer, tensor in zip(form.buffers, form.create(slot.param, value), strict=True):
+                slot.state.put(buffer.name(name), tensor)
         elif tensor.shape != slot.param.shape:
             raise RuntimeError(
                 f"{rule.name}: state {name!r} of {slot.name} has shape {tuple(tensor.shape)}; it "
                 "must have the parameter's. Delete the entry to start it anew"
             )
         elif memory_order(tensor) != memory_order(slot.param):
+            if rule.states[name].format is not None:
+                raise RuntimeError(
+                    f"{rule.name}: state {name!r} of {slot.name} is stored in blocks along the "
+                    "memory of another layout than the parameter's. Delete the entry to start it "
+                    "anew"
+                )
             like = torch.empty_like(slot.param, dtype=tensor.dtype, device=tensor.device)
             slot.state.put(name, like.detach().copy_(tensor))
+
+
+def formats_of(
+    rule: Rule, slot: Slot, gradient: torch.Tensor, names: Iterable[str]
+) -> dict[str, Format | None]:
+    """How ``p``, ``g`` and these states are stored, or will be; None where no format knows.
+
+    Args:
+        rule: the rule.
+        slot: the parameter.
+        gradient: its gradient.
+        names: of the states.
+    """
+    found: dict[str, Format | None] = {
+        "p": format_of(slot.param.dtype),
+        "g": format_of(gradient.dtype),
+    }
+    for name in names:
+        tensor = slot.state.peek(name) if slot.state is not None else None
+        dtype = state_dtype(rule, name, slot) if tensor is None else tensor.dtype
+        found[name] = rule.states[name].format or format_of(dtype)
+    return found
 
 
 def state_dtype(rule: Rule, name: str, slot: Slot) -> torch.dtype:

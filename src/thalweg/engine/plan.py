@@ -17,7 +17,7 @@ import torch
 from thalweg.engine.backends import find
 from thalweg.engine.backends.base import Backend, Subject, Unit
 from thalweg.engine.backends.cpu.addresses import Identities
-from thalweg.engine.initial_states import prepare_state
+from thalweg.engine.initial_states import formats_of, prepare_state
 from thalweg.engine.interrupts import uninterrupted
 from thalweg.engine.scalars import ScalarStates
 from thalweg.engine.slots import GradientKind, Group, Slot, Values, slots_of
@@ -143,6 +143,7 @@ class Planner:
         subjects = list(self._subjects(owner))
         plan = Plan()
         backends: dict[Slot, Backend] = {}
+        gradients = dict(subjects)
         for slot, g in subjects:
             check_gradient(self.rule, owner, slot, g)
             rows = g.is_sparse and owner.sparse_gradient(slot.group) == "rows"
@@ -154,11 +155,14 @@ class Planner:
             self.former.note(owner.state, slot.param)
             prepare_state(self.rule, self.program(owner, slot), slot, owner.state, self.scalars)
             program = self.program(owner, slot)  # the state may have brought another step count
+            p, g = slot.param, gradients[slot]
+            formats = formats_of(self.rule, slot, g, program.states)
+            slot.formats = {name: form for name, form in formats.items() if form is not None}
             dtypes = tuple(slot.tensor(name).dtype for name in program.states)
-            p = slot.param
             # A group that autograd sees through runs apart from others.
             apart = bool(slot.group.get("differentiable"))
-            key = (backend.name, program, p.dtype, p.device, slot.kind, dtypes, apart)
+            kinds = (p.dtype, p.device, slot.kind, dtypes, *slot.formats.values())
+            key = (backend.name, program, *kinds, apart)
             members[key].append(slot)
         for key, slots in members.items():
             plan.units += self._units_for(key, slots)
@@ -204,7 +208,8 @@ class Planner:
 
     def _units_for(self, key: Any, slots: list[Slot]) -> Sequence[Unit]:
         """The units for these slots: those of an earlier plan, where they were the same."""
-        operands = [id(slot.tensor(name)) for slot in slots for name in ("p", *key[1].states)]
+        names = ("p", *key[1].states)
+        operands = [id(t) for slot in slots for name in names for t in _buffers(slot, name)]
         full = (*key, self.scalars, tuple(slot.index for slot in slots), tuple(operands))
         units = self._units.pop(full, None)
         if units is None or not all(unit.look(exposed=True) for unit in units):
@@ -224,7 +229,8 @@ class Planner:
         if entry is not None:
             found = {name: entry.peek(name) for name in self.rule.tensor_states}
             states = {name: t for name, t in found.items() if t is not None}
-        return Subject(slot, g, states, rows, lambda: self.program(owner, slot))
+        formats = formats_of(self.rule, slot, g, self.rule.tensor_states)
+        return Subject(slot, g, states, formats, rows, lambda: self.program(owner, slot))
 
     def preview(self, owner: Owner, slot: Slot) -> tuple[Program, Subject, Choice]:
         """The program, operands and back end of a parameter's next update, changing nothing.
@@ -270,6 +276,10 @@ class Planner:
                 owner.check_options(slot.group)  # an option may be missing or of another kind
                 raise
         return self._programs[case]
+
+
+def _buffers(slot: Slot, operand: str) -> list[torch.Tensor]:
+    return slot.buffers(operand) if operand in slot.formats else [slot.tensor(operand)]
 
 
 def _identity(slot: Slot) -> tuple[int, int, int, str]:

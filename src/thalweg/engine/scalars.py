@@ -145,6 +145,11 @@ class ConstantTable:
             table[self._places] = np.asarray(following)[self.case_of]
         self._cases = following
 
+    def steps(self) -> list[float]:
+        """The number of this update of each slot."""
+        steps = [case[0] for case in self._next]
+        return [steps[case] for case in self.case_of.tolist()]
+
     def _stay_behind(self, absent: Sequence[int]) -> None:
         """Let slots keep the values that they have, which are another case now than the others'."""
         before, after = self._cases, self._next

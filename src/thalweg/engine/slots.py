@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from thalweg.engine.formats import REAL_PARTS
+from thalweg.engine.formats import REAL_PARTS, Format
 from thalweg.engine.state import ParameterState
 
 Group = Mapping[str, Any]
@@ -38,9 +38,10 @@ class Slot:
         value: the rule's second operand where the owner gives one, or None: the gradient.
         state: its entry of ``optimizer.state``.
         kind: of the gradient that it had last; None before the first.
+        formats: how each operand is stored, once a unit is planned for it.
     """
 
-    __slots__ = ("group", "index", "kind", "name", "param", "state", "value")
+    __slots__ = ("formats", "group", "index", "kind", "name", "param", "state", "value")
 
     def __init__(
         self, index: int, group: Group, param: torch.Tensor, name: str, value: torch.Tensor | None
@@ -52,6 +53,7 @@ class Slot:
         self.value = value
         self.state: ParameterState | None = None
         self.kind: GradientKind | None = None
+        self.formats: Mapping[str, Format] = {}
 
     @property
     def gradient(self) -> torch.Tensor | None:
@@ -64,12 +66,17 @@ class Slot:
         return self.param.numel() * (2 if self.param.dtype in REAL_PARTS else 1)
 
     def tensor(self, operand: str) -> torch.Tensor:
-        """The parameter (``"p"``) or one of its state tensors."""
+        """The parameter (``"p"``) or one of its state tensors, by the name of the buffer."""
         if operand == "p":
             return self.param
         assert self.state is not None
         found: torch.Tensor = self.state.peek(operand)
         return found
+
+    def buffers(self, operand: str) -> list[torch.Tensor]:
+        """The tensors that an operand is stored in, the main one first."""
+        names = [buffer.name(operand) for buffer in self.formats[operand].buffers]
+        return [self.tensor(name) for name in names]
 
     @property
     def gradient_name(self) -> str:

@@ -99,6 +99,7 @@ class State:
             (NAdam's product of momenta), instead of a tensor of the parameter's shape.
         dtype: what a tensor is stored as, asked of the group's options; None, or the answer None:
             the parameter's own dtype.
+        format: how the engine stores it, one of its formats; None: as a plain tensor.
         late: it may be created at any update (an average that starts late), so that its absence
             does not tell a parameter's first update.
     """
@@ -107,6 +108,7 @@ class State:
     scalar: bool = False
     dtype: Callable[[Mapping[str, Any]], torch.dtype | None] | None = None
     late: bool = False
+    format: Any = None
 
     def stored_dtype(
         self, options: Mapping[str, Any], parameter: torch.dtype

@@ -21,7 +21,7 @@ from torch.nn import Parameter
 from thalweg import optim
 from thalweg.engine.backends.base import Backend, Subject, Unit
 from thalweg.engine.backends.eager.apply import apply
-from thalweg.engine.initial_states import prepare_state
+from thalweg.engine.initial_states import formats_of, prepare_state
 from thalweg.engine.scalars import ScalarStates
 from thalweg.engine.slots import GradientKind, Slot, slots_of
 from thalweg.engine.state import OptimizerState
@@ -332,7 +332,9 @@ class Stepper:
         states = {name: slot.tensor(name) for name in program.states}
         g = slot.gradient
         if g is not None and slot.kind is not None:
-            subject = Subject(slot, g, states, slot.kind.rows, lambda: program)
+            formats = formats_of(self.rule, slot, g, program.states)
+            slot.formats = {name: form for name, form in formats.items() if form is not None}
+            subject = Subject(slot, g, states, formats, slot.kind.rows, lambda: program)
             assert self.backend.obstacle(subject) is None
         return program
 

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import torch
 
+from thalweg.engine.formats import Format
 from thalweg.engine.scalars import ConstantTable, ScalarStates
 from thalweg.engine.slots import Slot
 from thalweg.rule import Program
@@ -30,6 +31,7 @@ class Subject:
         slot: the parameter.
         gradient: its gradient, or the value that stands for it.
         states: the state tensors that there are, by name.
+        formats: how each operand of an update is stored; None where no format knows its dtype.
         rows: the gradient is sparse, and only the rows that it holds are updated.
         program: the program of its next update, traced when it is asked for.
     """
@@ -37,6 +39,7 @@ class Subject:
     slot: Slot
     gradient: torch.Tensor
     states: Mapping[str, torch.Tensor]
+    formats: Mapping[str, Format | None]
     rows: bool
     program: Callable[[], Program]
 

@@ -2,6 +2,7 @@
 
 from thalweg.engine.formats.base import Buffer, Format, Names, buffers_of, compute_type, salt
 from thalweg.engine.formats.plain import FORMATS, REAL_PARTS, Plain, format_of
+from thalweg.engine.formats.seeds import seeds_of
 
 __all__ = [
     "FORMATS",
@@ -14,4 +15,5 @@ __all__ = [
     "compute_type",
     "format_of",
     "salt",
+    "seeds_of",
 ]

@@ -17,6 +17,7 @@ from thalweg.engine.backends.foreach.backend import ForeachBackend
 from thalweg.engine.backends.foreach.printer import source
 from thalweg.engine.backends.foreach.unit import ForeachUnit
 from thalweg.engine.backends.lowering import lower
+from thalweg.engine.initial_states import formats_of
 from thalweg.engine.slots import slots_of
 from thalweg.rule import Rule, norm
 
@@ -98,7 +99,9 @@ def test_gradients_of_any_kind() -> None:
 def obstacle(p: Any, g: Any = None, rows: bool = False, **options: Any) -> str | None:
     (slot,) = slots_of([{"params": [p], **options}])
     gradient = torch.ones_like(p) if g is None else g
-    return ForeachBackend().obstacle(Subject(slot, gradient, {}, rows, lambda: None))  # type: ignore[arg-type, return-value]
+    formats = formats_of(Rule(lambda p, g, s, h: p), slot, gradient, ())
+    subject = Subject(slot, gradient, {}, formats, rows, lambda: None)  # type: ignore[arg-type, return-value]
+    return ForeachBackend().obstacle(subject)
 
 
 def test_obstacles_are_told() -> None:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from thalweg.engine.backends.base import Subject, Unit
 from thalweg.engine.backends.cpu.sparse_rows import SparseRowsUnit
 from thalweg.engine.backends.cpu.unit import KernelUnit
-from thalweg.engine.formats import format_of
+from thalweg.engine.formats import Plain
 from thalweg.engine.layout import PLAIN_TENSORS, is_dense
 from thalweg.engine.scalars import ScalarStates
 from thalweg.engine.slots import Slot
@@ -29,7 +29,7 @@ class CpuBackend:
                 return f"{name} is on {tensor.device}, and kernels run on cpu"
             if tensor.is_inference():
                 return f"{name} is an inference tensor"
-            if format_of(tensor.dtype) is None:
+            if subject.formats[name] is None:
                 return f"{name} is {tensor.dtype}, for which there is no format"
             if name != "g" and (tensor.is_conj() or tensor.is_neg()):
                 return f"{name} is a view that conjugates or negates what lies in memory"
@@ -41,6 +41,9 @@ class CpuBackend:
                 return "the gradient is sparse and p is not contiguous"
             if len(subject.program().stages) > 1:
                 return "a reduction over a sparse gradient"
+            for name, form in subject.formats.items():
+                if not isinstance(form, Plain):
+                    return f"the gradient is sparse and {name} is not stored row by row"
         return None
 
     def units(

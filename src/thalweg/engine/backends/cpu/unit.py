@@ -19,6 +19,7 @@ from thalweg.engine.backends.cpu.printer import (
     CONSTANTS,
     PARTIALS,
     ROWS,
+    SEEDS,
     SPAN_COUNT,
     SPANS,
     TENSORS,
@@ -27,11 +28,12 @@ from thalweg.engine.backends.cpu.printer import (
     compile_stage,
 )
 from thalweg.engine.backends.cpu.relaid import relaid_pieces
-from thalweg.engine.formats import compute_type, format_of
+from thalweg.engine.formats import buffers_of, compute_type, seeds_of
 from thalweg.engine.layout import PLAIN_TENSORS, Integers, memory_order
 from thalweg.engine.reduced import reduced_constants, values_between
 from thalweg.engine.scalars import Floats, ScalarStates
 from thalweg.engine.slots import Slot
+from thalweg.engine.torch_internals import SCALAR_TYPES
 from thalweg.rule import Program
 from thalweg.rule.symbols import Level
 
@@ -49,27 +51,32 @@ class KernelUnit(Unit):
         kind = slots[0].kind
         assert kind is not None
         self._kind = kind
-        names = program.operands
+        self.formats = {name: slots[0].formats[name] for name in program.operands}
+        # A row of the address table for each buffer of an operand.
+        self._buffers = buffers_of(program.operands, self.formats)
         self._columns = {
-            row: [s.tensor(name) for s in slots] for row, name in enumerate(names) if row != G
+            row: [s.tensor(buffer.name(operand)) for s in slots]
+            for row, (operand, buffer) in enumerate(self._buffers)
+            if row != G
         }
         self._dtypes = [
-            kind.dtype if row == G else self._columns[row][0].dtype for row in range(len(names))
+            kind.dtype if row == G else self._columns[row][0].dtype
+            for row in range(len(self._buffers))
         ]
-        formats = {name: format_of(dtype) for name, dtype in zip(names, self._dtypes, strict=True)}
-        self.formats = {name: form for name, form in formats.items() if form is not None}
-        assert len(self.formats) == len(formats), "asked for as an obstacle"
+        # Of an operand that shares entries among elements the memory order says nothing.
+        self._whole = [buffer.elements == 1 for _, buffer in self._buffers]
+        self._seeded = any(form.seeded for form in self.formats.values())
         stages = range(len(program.stages))
         self.kernels = [compile_stage(program, k, self.formats, optional="g") for k in stages]
-        compute = compute_type(tuple(self.formats.values()))
+        compute = compute_type(self.formats.values())
         self._compute = np.float64 if compute == "float64" else np.float32
         self._stage_scalars = [_scalar_columns(program, k) for k in stages]
         self._orders = [memory_order(s.param) for s in slots]
         self._numbers = [s.numbers for s in slots]
 
-        self.addresses = np.zeros((len(names), len(slots)), dtype=np.int64)
+        self.addresses = np.zeros((len(self._buffers), len(slots)), dtype=np.int64)
         # An array of ctypes, whose single elements are set faster than NumPy's.
-        self._arguments = (ctypes.c_int64 * ARGUMENTS)()
+        self._arguments = (ctypes.c_int64 * (ARGUMENTS + self._seeded))()
         self._call = ctypes.addressof(self._arguments)
         self._table: npt.NDArray[Any] = np.empty((0, 0))
         self._shape = (0, 0)
@@ -89,8 +96,11 @@ class KernelUnit(Unit):
         lib = addresses.library()
         writes = self.program.writes
         states = [self._columns[row] for row in list(self._columns)[1:]]
-        names = [name for name in self.program.operands if name not in ("p", "g")]
-        written = [c for name, c in zip(names, states, strict=True) if name in writes]
+        written = [
+            column
+            for row, column in self._columns.items()
+            if row and self._buffers[row][0] in writes
+        ]
         self._parameter_versions = addresses.Versions(lib, [self._columns[0]])
         self._state_versions = addresses.Versions(lib, written)
         self._reader = self._make_reader(lib, states)
@@ -100,6 +110,8 @@ class KernelUnit(Unit):
     ) -> addresses.Reader | None:
         if lib is None or any(s.param.is_complex() for s in self.slots):
             return None  # a complex tensor may be lazily conjugated, which only Python is asked
+        if not all(self._whole) or any(dtype not in SCALAR_TYPES for dtype in self._dtypes):
+            return None
         values = [s.value for s in self.slots if s.value is not None]
         return addresses.Reader(lib, self._columns[0], states, self._dtypes, self.addresses, values)
 
@@ -134,7 +146,7 @@ class KernelUnit(Unit):
     def _look_one_by_one(self) -> bool:
         for row, column in self._columns.items():
             for t, tensor in enumerate(column):
-                if not self._is_planned(tensor, t, self._dtypes[row]):
+                if not self._is_planned(tensor, t, self._dtypes[row], self._whole[row]):
                     return False
                 self.addresses[row, t] = tensor.data_ptr()
         absent, relaid = [], []
@@ -157,12 +169,14 @@ class KernelUnit(Unit):
         self.absent, self._relaid = absent, relaid
         return True
 
-    def _is_planned(self, tensor: torch.Tensor, t: int, dtype: torch.dtype) -> bool:
-        """Whether a tensor's numbers lie as the parameter's did."""
+    def _is_planned(
+        self, tensor: torch.Tensor, t: int, dtype: torch.dtype, whole: bool = True
+    ) -> bool:
+        """Whether a tensor's numbers lie as the parameter's did, or flat if it is not whole."""
         return (
             tensor.dtype is dtype
             and tensor.layout is torch.strided
-            and memory_order(tensor) == self._orders[t]
+            and (memory_order(tensor) == self._orders[t] if whole else tensor.is_contiguous())
             and not (tensor.is_neg() or tensor.is_conj())
         )
 
@@ -175,6 +189,9 @@ class KernelUnit(Unit):
         if reductions:
             partials = np.zeros((reductions, self._chunks.blocks[-1]))
             self._arguments[PARTIALS] = partials.ctypes.data
+        if self._seeded:
+            self._seeds = seeds_of(self.slots, self.constants.steps())
+            self._arguments[SEEDS] = self._seeds.ctypes.data
         self._run_kernel(stage)
         if self._relaid:
             self._run_relaid(stage)

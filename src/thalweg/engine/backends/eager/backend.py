@@ -6,6 +6,7 @@ from thalweg.engine.backends.base import Subject, Unit
 from thalweg.engine.backends.eager.differentiable import DifferentiableUnit
 from thalweg.engine.backends.eager.rows import EagerRowsUnit
 from thalweg.engine.backends.eager.unit import EagerUnit
+from thalweg.engine.formats import Plain
 from thalweg.engine.scalars import ScalarStates
 from thalweg.engine.slots import Slot
 from thalweg.rule import Program
@@ -24,10 +25,23 @@ class EagerBackend:
     def units(
         self, program: Program, slots: Sequence[Slot], scalars: ScalarStates
     ) -> Sequence[Unit]:
-        """One unit; autograd sees through it where ``differentiable`` is set."""
+        """One unit; autograd sees through it where ``differentiable`` is set.
+
+        Raises:
+            RuntimeError: a state in another format than a dtype of torch, where autograd must see
+                it or single rows of it are updated.
+        """
         kind = slots[0].kind
         assert kind is not None
-        if slots[0].group.get("differentiable"):
+        differentiable = slots[0].group.get("differentiable")
+        for name, form in slots[0].formats.items():
+            if not isinstance(form, Plain) and (differentiable or kind.rows):
+                what = "differentiable=True" if differentiable else "a sparse gradient"
+                raise RuntimeError(
+                    f"{program.name}: {what}, but state {name!r} of {slots[0].name} is stored as "
+                    f"{form.name}; store it as a plain tensor"
+                )
+        if differentiable:
             return [DifferentiableUnit(program, slots, scalars)]
         if kind.rows:
             return [EagerRowsUnit(program, slots, scalars)]

@@ -9,8 +9,9 @@ import torch
 from thalweg.engine.backends.base import Known
 from thalweg.engine.backends.eager.printer import compiled
 from thalweg.engine.backends.lowering import variables
-from thalweg.engine.backends.lowering.operands import real_parts
+from thalweg.engine.backends.lowering.operands import Encoded, real_parts
 from thalweg.engine.backends.lowering.unit import Case, LoweredUnit
+from thalweg.engine.formats import salt, seeds_of
 
 
 class EagerUnit(LoweredUnit):
@@ -58,6 +59,8 @@ class EagerUnit(LoweredUnit):
             values = reduced[int(variable[1:])]
             return values if isinstance(values, list) else [values] * len(case.places)
         kind, _, operand = variable.partition("_")
+        if operand in self.encoded:
+            return self._encoded(operand, case.places)
         column: Sequence[Any] = self.gradients if operand == "g" else self.columns[operand]
         if len(case.places) < len(column):
             column = [column[place] for place in case.places]
@@ -66,6 +69,17 @@ class EagerUnit(LoweredUnit):
         if kind == "x" and column[0].is_complex():
             return map(real_parts, column)
         return column
+
+    def _encoded(self, operand: str, places: Sequence[int]) -> list[Encoded]:
+        form = self.slots[0].formats[operand]
+        slots = [self.slots[place] for place in places]
+        seeds = [0] * len(slots)
+        if form.seeded:
+            steps = self.constants.steps()
+            own = seeds_of(slots, [steps[place] for place in places])
+            seeds = [int(seed) ^ salt(operand) for seed in own]
+        buffers = (slot.buffers(operand) for slot in slots)
+        return [Encoded(form, b, seed) for b, seed in zip(buffers, seeds, strict=True)]
 
 
 def _dense_numbers(gradient: torch.Tensor) -> torch.Tensor:

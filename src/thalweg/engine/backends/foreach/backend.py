@@ -7,7 +7,7 @@ import torch
 
 from thalweg.engine.backends.base import Subject, Unit
 from thalweg.engine.backends.foreach.unit import ForeachUnit
-from thalweg.engine.formats import format_of
+from thalweg.engine.formats import Plain
 from thalweg.engine.layout import PLAIN_TENSORS
 from thalweg.engine.scalars import ScalarStates
 from thalweg.engine.slots import Slot
@@ -47,8 +47,11 @@ class ForeachBackend:
                 return f"{name} is on {tensor.device}, p on {p.device}"
             if tensor.is_inference():
                 return f"{name} is an inference tensor"
-            if format_of(tensor.dtype) is None:
+            form = subject.formats[name]
+            if form is None:
                 return f"{name} is {tensor.dtype}, for which there is no format"
+            if not isinstance(form, Plain):
+                return f"{name} is stored as {form.name}, which is read tensor by tensor"
             if name != "g" and (tensor.is_conj() or tensor.is_neg()):
                 return f"{name} is a view that conjugates or negates what lies in memory"
         return None

@@ -10,6 +10,7 @@ import torch
 
 from thalweg.engine.backends.base import Known, Unit
 from thalweg.engine.backends.lowering import Lowered, conditions, lower
+from thalweg.engine.formats import Plain
 from thalweg.engine.reduced import reduced_constants, values_between
 from thalweg.engine.scalars import ScalarStates
 from thalweg.engine.slots import Slot
@@ -46,6 +47,7 @@ class LoweredUnit(Unit):
         compute: the dtype of arithmetic.
         accumulate: the dtype of sums.
         converted: the operands that are converted.
+        encoded: those of them that are stored in no plain format.
         sparse: the gradients are sparse.
         columns: the tensors of each operand but the gradient, one for each slot.
         gradients: those of this step, None where there is none.
@@ -73,6 +75,9 @@ class LoweredUnit(Unit):
         self.converted = frozenset(
             name for name, dtype in real.items() if dtype is not self.compute
         ) | {name for name, column in self.columns.items() if any(map(torch.is_conj, column))}
+        formats = slots[0].formats
+        self.encoded = frozenset(n for n, f in formats.items() if not isinstance(f, Plain))
+        self.converted |= self.encoded.intersection(self.columns)
         self._shapes = [slot.param.shape for slot in slots]
         self._numbers = [slot.numbers for slot in slots]
         self._counts: Any = None
