@@ -1,7 +1,7 @@
 """Averages of a model's tensors on the engine, in one pass.
 
-The formula is ``averaged`` of :mod:`thalweg.rule.compose`, here and where an optimizer's step
-carries an average (``carried_average.py``). The public names are in
+The formula is ``with_next`` of :mod:`thalweg.transforms.average`, here and where an optimizer's
+step carries an average (``carried_average.py``). The public names are in
 :mod:`thalweg.optim.swa_utils`.
 """
 
@@ -19,18 +19,18 @@ from thalweg.engine.backends.eager import apply as eager
 from thalweg.engine.engine import Engine
 from thalweg.engine.interrupts import uninterrupted
 from thalweg.engine.state import OptimizerState
-from thalweg.optim.optimizer import AVERAGE_RANGES
-from thalweg.optim.ranges import check_ranges
+from thalweg.optim.options import check_ranges
+from thalweg.ranges import UNIT_INTERVAL
 from thalweg.rule import Rule
-from thalweg.rule.compose import average_weight, averaged
 from thalweg.rule.program import number
+from thalweg.transforms.average import weight_of_next, with_next
 
 Tensors = Sequence[torch.Tensor]
 Pair = tuple[torch.Tensor, torch.Tensor, bool]
 
 
 def _average(p: Any, g: Any, s: Any, h: Any) -> Any:
-    return averaged(p, g, h.averaged, h.decay)
+    return with_next(p, g, h.averaged, h.decay)
 
 
 # p is the average and g the next value.
@@ -49,10 +49,10 @@ def next_average(
     if not (average.dtype.is_floating_point or average.dtype.is_complex):
         before = average.long()
         change = value.to(torch.promote_types(value.dtype, torch.long)) - before
-        moved: torch.Tensor = (change.double() * average_weight(n, decay)).round().long()
+        moved: torch.Tensor = (change.double() * weight_of_next(n, decay)).round().long()
         return (before + moved).to(average.dtype)
     if average.layout is not torch.strided:
-        blended: torch.Tensor = averaged(average, value, n, decay)
+        blended: torch.Tensor = with_next(average, value, n, decay)
         return blended
     options = {"averaged": n, "decay": decay}
     return eager.apply(AVERAGE, average, value, {}, options, {"step": 1.0})[0]
@@ -86,7 +86,7 @@ class ManyAverages:
 
 def checked_decay(owner: str, decay: Any) -> float:
     """A decay as a float, or an exception in the name of ``owner``."""
-    check_ranges(owner, {"decay": decay}, {"decay": AVERAGE_RANGES["average_decay"]})
+    check_ranges(owner, {"decay": decay}, {"decay": UNIT_INTERVAL})
     return number(decay)
 
 

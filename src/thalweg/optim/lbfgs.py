@@ -17,9 +17,9 @@ from thalweg.engine.interrupts import uninterrupted
 from thalweg.optim.lbfgs_history import History, product
 from thalweg.optim.lbfgs_state import checked_entry, real, reordered
 from thalweg.optim.line_search import Point, strong_wolfe
-from thalweg.optim.optimizer import Closure, Number, Optimizer, Params
-from thalweg.optim.ranges import Ranges
-from thalweg.ranges import ANY, AT_LEAST_ONE, NON_NEGATIVE, integer
+from thalweg.optim.optimizer import Closure, Number, Optimizer, Params, Transforms
+from thalweg.optim.options import given
+from thalweg.ranges import ANY, AT_LEAST_ONE, NON_NEGATIVE, Ranges, integer
 
 if TYPE_CHECKING:
     from thalweg.optim import state_dict as state_dicts
@@ -71,7 +71,7 @@ class LBFGS(Optimizer):
     Raises:
         ValueError: more than one parameter group; lr < 0 or not of one element; history_size < 1.
         RuntimeError: an unknown line_search_fn.
-        TypeError: ``step`` without a closure.
+        TypeError: ``step`` without a closure; transforms, as there is no rule to put them around.
 
     Source: Nocedal and Wright, *Numerical Optimization*, 2nd edition, Algorithm 7.5; line search
     Algorithms 3.5 and 3.6.
@@ -109,17 +109,12 @@ class LBFGS(Optimizer):
         tolerance_change: float = 1e-9,
         history_size: int = 100,
         line_search_fn: str | None = None,
+        *,
+        transforms: Transforms = (),
     ) -> None:
-        defaults = {
-            "lr": lr,
-            "max_iter": max_iter,
-            "max_eval": max_iter * 5 // 4 if max_eval is None else max_eval,
-            "tolerance_grad": tolerance_grad,
-            "tolerance_change": tolerance_change,
-            "history_size": history_size,
-            "line_search_fn": line_search_fn,
-        }
-        super().__init__(params, defaults)
+        if max_eval is None:
+            max_eval = max_iter * 5 // 4
+        super().__init__(params, given(locals()), transforms)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Take the one group that the constructor makes; a second is a ``ValueError``."""

@@ -191,7 +191,7 @@ def test_an_average_goes_to_an_optimizer_that_carries_one() -> None:
 @pytest.mark.parametrize("optim", [torch.optim, thalweg.optim], ids=["torch", "thalweg"])
 def test_an_average_is_not_dropped(optim: Any) -> None:
     before, _ = averaged()
-    with pytest.raises(ValueError, match="carries an average of the parameters"):
+    with pytest.raises(ValueError, match="has the states of the transform averaged"):
         convert(before.state_dict(), optim.AdamW(grouped(start())))
 
 

@@ -24,7 +24,8 @@ from thalweg.checkpoint.convert.library import (
 )
 from thalweg.names import unknown
 from thalweg.optim.catalogue import classes
-from thalweg.optim.optimizer import GROUP_KEYS, Optimizer
+from thalweg.optim.optimizer import Optimizer
+from thalweg.optim.options import GROUP_KEYS
 
 __all__ = ["convert"]
 
@@ -121,7 +122,7 @@ def _target(to: Any) -> str:
     for cls in type(to).__mro__:
         if cls.__name__ in classes() and cls in (
             getattr(optim, cls.__name__),
-            getattr(torch.optim, cls.__name__),
+            getattr(torch.optim, cls.__name__, None),
         ):
             return cls.__name__
     raise ValueError(
@@ -254,7 +255,7 @@ def _entry(
         # torch's dtypes; its SparseAdam counts with an int.
         result["step"] = int(steps) if target == "SparseAdam" else torch.tensor(steps)
     for name, value in found.items():
-        if name in own.carried_rule.scalar_states:
+        if name in own.composed_rule.scalar_states:
             result[name] = torch.tensor(one_number(place, name, value), dtype=torch.float64)
             continue
         tensor = state_value(place, name, value)

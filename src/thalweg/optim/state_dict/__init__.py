@@ -14,7 +14,6 @@ from thalweg.optim.state_dict.form import (
     names_in,
     pack,
     packed,
-    repeated,
 )
 from thalweg.optim.state_dict.loading import Pending, prepare
 from thalweg.optim.state_dict.matching import Match, Rename
@@ -39,5 +38,4 @@ __all__ = [
     "pack",
     "packed",
     "prepare",
-    "repeated",
 ]

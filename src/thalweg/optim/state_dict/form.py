@@ -6,6 +6,8 @@ from typing import Any
 
 import torch
 
+from thalweg.names import repeated
+
 State = dict[Any, Any]
 Groups = list[dict[str, Any]]
 
@@ -122,12 +124,6 @@ def own_names(optimizer: torch.optim.Optimizer) -> list[str] | None:
     if not all(NAMES in group for group in groups):
         return None
     return [name for group in groups for name in group[NAMES]]
-
-
-def repeated(names: Iterable[str]) -> list[str]:
-    """The names that stand there more than once."""
-    seen: set[str] = set()
-    return list(dict.fromkeys(name for name in names if name in seen or seen.add(name)))  # type: ignore[func-returns-value]
 
 
 @dataclass(frozen=True)

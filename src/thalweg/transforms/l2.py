@@ -1,0 +1,38 @@
+"""Weight decay as the gradient of a penalty on the weights."""
+
+from functools import wraps
+from typing import Any
+
+from thalweg.ranges import NON_NEGATIVE
+from thalweg.rule import Transform, Update
+
+
+def l2_decaying(update: Update) -> Update:
+    """The update that sees g + ``h.weight_decay`` · p."""
+
+    @wraps(update)
+    def rule(p: Any, g: Any, s: Any, h: Any) -> Any:
+        return update(p, g + h.weight_decay * p if h.weight_decay else g, s, h)
+
+    return rule
+
+
+def l2_decay(weight_decay: float = 0.0) -> Transform:
+    """L2 regularization: the gradient of (weight_decay / 2) · ||p||^2 is added to g.
+
+    ::
+
+        g <- g + weight_decay * p
+
+    Args:
+        weight_decay: the strength, >= 0; 0 leaves no trace in the kernel.
+
+    Source: Krogh and Hertz, "A Simple Weight Decay Can Improve Generalization", 1991.
+    """
+    return Transform(
+        l2_decaying,
+        options={"weight_decay": weight_decay},
+        ranges={"weight_decay": NON_NEGATIVE},
+        name="l2_decay",
+        every_row="weight_decay",
+    )
