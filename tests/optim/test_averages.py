@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 import thalweg
 import thalweg.optim as optim
+from tests.optim.cases import fullest
 from tests.optim.problems import (
     FULLEST,
     Case,
@@ -150,7 +151,7 @@ def test_it_is_the_average_of_the_values_stepped_through(
 @pytest.mark.parametrize("name", ["equal", "equal-late-sparse", "ema"])
 def test_in_every_precision(name: str, dtype: torch.dtype, fused: bool | None) -> None:
     """In 16 bits the average takes the value before rounding, half a unit from the one kept."""
-    given, case = problem(dtype), FULLEST[0]
+    given, case = problem(dtype), fullest("SGD")
     plain, carried = (start(optim.SGD, case, given, dtype, fused=fused) for _ in range(2))
     average = CarriedAverage(carried.optimizer, **AVERAGES[name])
     follow(given, plain, carried, average, **AVERAGES[name])
@@ -175,7 +176,7 @@ def test_rules_of_ones_own(own: Any, name: str) -> None:
 @pytest.mark.parametrize("name", ["equal", "ema", "equal-late-sparse"])
 @pytest.mark.parametrize("dtype", [torch.complex64, torch.complex128], ids=str)
 def test_complex_parameters(dtype: torch.dtype, name: str) -> None:
-    given, case = problem(dtype), FULLEST[2]
+    given, case = problem(dtype), fullest("AdamW")
     plain, carried = (start(optim.AdamW, case, given, dtype) for _ in range(2))
     average = CarriedAverage(carried.optimizer, **AVERAGES[name])
     for p in carried.parameters.values():

@@ -13,9 +13,9 @@ from torch import Tensor
 from torch.testing._internal.common_optimizers import OptimizerErrorEnum
 
 import thalweg.optim as optim
-from tests.optim.problems import DATABASE, DENSE, snapshot
+from tests.optim.problems import DATABASE, DENSE, SHARED, snapshot
 
-ALL = (*DENSE, "SparseAdam", "LBFGS")
+ALL = (*SHARED, "SparseAdam", "LBFGS")
 
 
 def parameter(*shape: int) -> Tensor:
