@@ -9,15 +9,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import torch
-from torch.optim.optimizer import (
-    _global_optimizer_post_hooks,
-    _global_optimizer_pre_hooks,
-    required,
-)
+from torch.optim.optimizer import required
 
 from thalweg.engine.engine import Engine
 from thalweg.engine.state import OptimizerState
 from thalweg.optim.groups import check_beside, check_parameter, listed, names_for, opened
+from thalweg.optim.hooks import is_observed, observed_step
 from thalweg.optim.options import MODES as MODES
 from thalweg.optim.options import (
     check_flags,
@@ -274,45 +271,13 @@ class Optimizer(torch.optim.Optimizer):
         Returns:
             The closure's result, or None.
         """
-        observed = (
-            self._optimizer_step_pre_hooks
-            or self._optimizer_step_post_hooks
-            or _global_optimizer_pre_hooks
-            or _global_optimizer_post_hooks
-            or torch.autograd._profiler_enabled()  # type: ignore[attr-defined]
-        )
-        return self._observed_step(closure) if observed else self._step(closure)
+        if is_observed(self):
+            return observed_step(self, self._step, closure)
+        return self._step(closure)
 
     # torch wraps each class's step to run hooks and to name it in profiles, at a cost of tens of
     # microseconds; this one does both itself, where there is something to do.
     step.hooked = True  # type: ignore[attr-defined]
-
-    def _observed_step(self, closure: Closure | None) -> Any:
-        """The step with its hooks, under its name in the profiler."""
-        args: tuple[Any, ...] = (self,) if closure is None else (self, closure)
-        kwargs: dict[str, Any] = {}
-        with torch.autograd.profiler.record_function(f"Optimizer.step#{self._name}.step"):
-            for before in (
-                *_global_optimizer_pre_hooks.values(),
-                *self._optimizer_step_pre_hooks.values(),
-            ):
-                changed = before(self, args, kwargs)
-                if changed is None:
-                    continue
-                if not (isinstance(changed, tuple) and len(changed) == 2):
-                    raise RuntimeError(
-                        f"{before} must return None or a tuple of (new_args, new_kwargs), got "
-                        f"{changed!r}"
-                    )
-                args, kwargs = changed
-            closure = args[1] if len(args) > 1 else kwargs.get("closure")
-            result = self._step(closure)
-            for after in (
-                *self._optimizer_step_post_hooks.values(),
-                *_global_optimizer_post_hooks.values(),
-            ):
-                after(self, args, kwargs)
-        return result
 
     def _step(self, closure: Closure | None) -> Any:
         """The step without its hooks; overridden where the closure is called more than once."""
@@ -444,31 +409,6 @@ class Optimizer(torch.optim.Optimizer):
         from thalweg.optim import state_dict as state_dicts
 
         return state_dicts.checked_states(self, saved, matched, groups, misfits)
-
-    def state_names(
-        self, options: Mapping[str, Any], present: Mapping[str, Any]
-    ) -> tuple[Sequence[str], Sequence[str]]:
-        """The states that an updated parameter must have with these options, and all it may.
-
-        Args:
-            options: its group's options.
-            present: the states that it has. Without any of a transform's it need have none of them:
-                the transform may have been added after its last update.
-        """
-        rule = self.composed_rule
-        count = ["step"] if rule.counted else []
-        all_states = [*rule.scalar_states, *rule.tensor_states]
-        first = [1.0, *(rule.states[name].initial_value(options) for name in rule.scalar_states)]
-        used = {*rule.scalar_states, *rule.program(options, first).states}
-        for each in self.added_transforms:
-            if present.keys().isdisjoint(each.states):
-                used.difference_update(each.states)
-        needed = [
-            name
-            for name in all_states
-            if (name in used if (begun := rule.states[name].begun) is None else begun(present))
-        ]
-        return [*count, *needed], [*count, *all_states]
 
     def __getstate__(self) -> dict[str, Any]:
         """Everything but the engine (made anew where the copy is used) and the hooks."""

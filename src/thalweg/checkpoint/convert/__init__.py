@@ -26,6 +26,7 @@ from thalweg.names import unknown
 from thalweg.optim.catalogue import classes
 from thalweg.optim.optimizer import Optimizer
 from thalweg.optim.options import GROUP_KEYS
+from thalweg.optim.state_dict import state_names
 
 __all__ = ["convert"]
 
@@ -211,7 +212,7 @@ def _needed(
     def needed(present: Mapping[str, Any]) -> Sequence[str]:
         alike = (*present, float(present.get("averaged_models", 0)) >= 1)
         if alike not in answers:
-            answers[alike], _ = own.state_names(options, present)
+            answers[alike], _ = state_names(own, options, present)
         return answers[alike]
 
     return needed

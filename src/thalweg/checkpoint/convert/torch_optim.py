@@ -15,7 +15,7 @@ from thalweg.checkpoint.convert.library import (
     Saved,
     same,
 )
-from thalweg.optim.lbfgs_state import LISTS, SCALARS, VECTORS
+from thalweg.optim.lbfgs.state import LISTS, SCALARS, VECTORS
 from thalweg.optim.optimizer import Optimizer
 from thalweg.optim.options import MODES
 from thalweg.transforms.shipped import missing_transform

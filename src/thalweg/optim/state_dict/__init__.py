@@ -18,7 +18,7 @@ from thalweg.optim.state_dict.form import (
 from thalweg.optim.state_dict.loading import Pending, prepare
 from thalweg.optim.state_dict.matching import Match, Rename
 from thalweg.optim.state_dict.report import LoadReport, Misshaped
-from thalweg.optim.state_dict.values import Entry, Misfits, checked_states, is_number
+from thalweg.optim.state_dict.values import Entry, Misfits, checked_states, is_number, state_names
 
 __all__ = [
     "Entry",
@@ -38,4 +38,5 @@ __all__ = [
     "pack",
     "packed",
     "prepare",
+    "state_names",
 ]

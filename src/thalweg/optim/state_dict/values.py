@@ -145,7 +145,7 @@ def checked_entry(
     present = {key: value for key, value in entry.items() if value is not None}
     if not present:
         return {}
-    needed, known = optimizer.state_names(group, present)
+    needed, known = state_names(optimizer, group, present)
     rule = optimizer.composed_rule
     wrong = [
         f"{place.label}: the state dict has {key!r}, which is no state of this optimizer "
@@ -176,6 +176,33 @@ def checked_entry(
     misfits.shapes += shapes
     misfits.wrong += wrong
     return None if shapes or wrong else found
+
+
+def state_names(
+    optimizer: Owner, options: Mapping[str, Any], present: Mapping[str, Any]
+) -> tuple[Sequence[str], Sequence[str]]:
+    """The states that an updated parameter must have with these options, and all it may.
+
+    Args:
+        optimizer: whose rule.
+        options: the parameter's group's options.
+        present: the states that it has. Without any of an added transform's it need have none of
+            them: the transform may have been added after its last update.
+    """
+    rule = optimizer.composed_rule
+    count = ["step"] if rule.counted else []
+    all_states = [*rule.scalar_states, *rule.tensor_states]
+    first = [1.0, *(rule.states[name].initial_value(options) for name in rule.scalar_states)]
+    used = {*rule.scalar_states, *rule.program(options, first).states}
+    for each in optimizer.added_transforms:
+        if present.keys().isdisjoint(each.states):
+            used.difference_update(each.states)
+    needed = [
+        name
+        for name in all_states
+        if (name in used if (begun := rule.states[name].begun) is None else begun(present))
+    ]
+    return [*count, *needed], [*count, *all_states]
 
 
 def is_number(value: Any) -> bool:
