@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import inspect
 import pickle
+from itertools import permutations
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +15,7 @@ from torch import Tensor, nn
 
 import thalweg
 import thalweg.optim as optim
+import thalweg.transforms
 from tests.optim.exact import bits, snapshot
 from thalweg.optim.catalogue import classes
 from thalweg.optim.lr_scheduler import ScheduledHyperparameters
@@ -67,6 +70,33 @@ def train(optimizer: Any, steps: int, start: int = 0) -> None:
 
 def values(optimizer: Any) -> list[Tensor]:
     return [p.detach() for group in optimizer.param_groups for p in group["params"]]
+
+
+@pytest.mark.parametrize("name", thalweg.transforms.__all__)
+def test_all_of_them_are_in_the_documentation(name: str) -> None:
+    page = Path(__file__).parents[2] / "docs/transforms.md"
+    assert f"::: thalweg.transforms.{name}\n" in page.read_text(encoding="utf-8")
+
+
+ORDERS = list(permutations([scaled(0.5), COUNTED, decoupled_decay(0.1), averaged(0.9, every=2)]))
+
+
+@pytest.mark.parametrize("order", ORDERS[::3], ids=str)
+@pytest.mark.parametrize("name", ["Rprop", "Adadelta"])
+def test_kernels_and_eager_agree_in_any_order(name: str, order: Any) -> None:
+    if name == "Adadelta":  # which has a weight decay of its own
+        order = [each for each in order if each.name != "decoupled_decay"]
+    runs = []
+    for fused in (True, False):
+        optimizer = classes()[name](
+            [{"params": parameters(40)}, {"params": parameters(9), "average_start": 2}],
+            transforms=order, fused=fused,
+        )  # fmt: skip
+        begun = bits(values(optimizer))
+        train(optimizer, 5)
+        assert bits(values(optimizer)) != begun
+        runs.append([values(optimizer), list(optimizer.state.values())])
+    torch.testing.assert_close(*runs, rtol=1e-6, atol=1e-7)
 
 
 # ------------------------------------------------------------------------------------ what it does
