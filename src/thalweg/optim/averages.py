@@ -123,7 +123,7 @@ class ModelAverage:
         self.state = OptimizerState()
         self._options: dict[str, Any] = {}
         self._listed: tuple[ModuleTensors, ModuleTensors] | None = None
-        self._apart: list[Pair] = []
+        self._one_by_one: list[Pair] = []
         self._copied = False  # some values are copies, of tensors on another device
         self._engine = Engine(AVERAGE, weakref.proxy(self))
 
@@ -150,7 +150,7 @@ class ModelAverage:
             self.param_groups[0].update(self._options)
         self._engine.step()
         with torch.no_grad():
-            for average, value, kept in self._apart:
+            for average, value, kept in self._one_by_one:
                 value = value.to(average.device)
                 average.copy_(next_average(average, value, n if kept else 0, decay))
 
@@ -185,7 +185,7 @@ class ModelAverage:
         self._listed = None
         self.state = OptimizerState()  # it keeps the tensors alive that it has entries for
         listed, pairs = self._list(self._use_buffers)
-        self._apart = [pair for pair in pairs if not all(map(_has_kernel, pair[:2]))]
+        self._one_by_one = [pair for pair in pairs if not all(map(_has_kernel, pair[:2]))]
         params: list[list[torch.Tensor]] = [[], []]
         values: list[list[torch.Tensor]] = [[], []]
         self._copied = False
@@ -223,7 +223,7 @@ class ModelAverage:
     # The rest of what an engine asks of its owner.
 
     def sparse_gradient(self, options: Mapping[str, Any]) -> str:
-        raise AssertionError("sparse tensors are averaged apart")
+        raise AssertionError("sparse tensors are averaged one by one")
 
     def dense_gradient(self, options: Mapping[str, Any]) -> None:
         """Dense tensors are what it is for."""

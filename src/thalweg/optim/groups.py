@@ -40,7 +40,7 @@ def refuse_set(owner: str, params: Any) -> None:
 
 
 def opened(owner: str, given: Any) -> Group:
-    """A new group from the dict that a user gave: its ``params`` a list, its names a list apart."""
+    """A new group from the dict that a user gave: ``params`` as a list, and ``param_names``."""
     if not isinstance(given, dict):
         raise TypeError(f"{owner}: a parameter group must be a dict, got {type(given).__name__}")
     if "params" not in given:
@@ -80,7 +80,7 @@ def check_parameter(owner: str, k: int, p: Any, results: bool) -> None:
         )
 
 
-def check_beside(owner: str, group: Mapping[str, Any], others: Sequence[Group]) -> None:
+def check_new_group(owner: str, group: Mapping[str, Any], others: Sequence[Group]) -> None:
     """Raise ValueError where a new group does not go with those that are there.
 
     Warns of a parameter that is in the group twice.

@@ -13,7 +13,7 @@ from torch.optim.optimizer import required
 
 from thalweg.engine.engine import Engine
 from thalweg.engine.state import OptimizerState
-from thalweg.optim.groups import check_beside, check_parameter, listed, names_for, opened
+from thalweg.optim.groups import check_new_group, check_parameter, listed, names_for, opened
 from thalweg.optim.hooks import is_observed, observed_step
 from thalweg.optim.options import MODES as MODES
 from thalweg.optim.options import (
@@ -156,7 +156,7 @@ class Optimizer(torch.optim.Optimizer):
         return cast(Engine, engine)
 
     def forget_engine(self) -> None:
-        """Drop what the engine keeps from step to step; the next step makes it anew."""
+        """Drop what the engine keeps from step to step; the next step makes another."""
         self.__dict__.pop("_engine_", None)
 
     # ---- state and groups -------------------------------------------------------------------
@@ -194,7 +194,7 @@ class Optimizer(torch.optim.Optimizer):
             group.setdefault(name, default)
         self.flags_as_numbers(group)
         self.check_options(group)
-        check_beside(self._name, group, self.param_groups)
+        check_new_group(self._name, group, self.param_groups)
         self.param_groups.append(group)
         # The caller's dict is filled in too, as torch does.
         param_group.update(group)
@@ -265,7 +265,7 @@ class Optimizer(torch.optim.Optimizer):
         """Update every parameter that has a gradient.
 
         Args:
-            closure: evaluates the model anew and returns the loss; called first, with gradients
+            closure: evaluates the model again and returns the loss; called first, with gradients
                 enabled.
 
         Returns:
@@ -411,7 +411,7 @@ class Optimizer(torch.optim.Optimizer):
         return state_dicts.checked_states(self, saved, matched, groups, misfits)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Everything but the engine (made anew where the copy is used) and the hooks."""
+        """Everything but the engine (a copy makes its own) and the hooks."""
         return {
             "state": self.state,
             **{

@@ -2,7 +2,7 @@
 
 Source: Hinton, Srivastava and Swersky, "Neural Networks for Machine Learning", lecture 6e, 2012.
 Centered: Graves, "Generating Sequences With Recurrent Neural Networks", 2013, equations (38)-(41),
-with eps beside the root, as torch has it.
+with eps added to the root, as torch has it.
 """
 
 from typing import Any

@@ -1,8 +1,8 @@
 """SparseAdam: Adam for sparse gradients, which touches only the rows they hold.
 
 Paper: Kingma and Ba, "Adam: A Method for Stochastic Optimization", 2015, the variant at the end of
-section 2 (eps beside the uncorrected root), made lazy: a row's means stand still while its gradient
-is absent. The lazy form is torch's; the paper does not treat it.
+section 2 (eps added to the uncorrected root), made lazy: a row's means stand still while its
+gradient is absent. The lazy form is torch's; the paper does not treat it.
 """
 
 from collections.abc import Mapping

@@ -94,10 +94,10 @@ def convert(
     for k, given in enumerate(saved.groups):
         group = _group(library, saved, k, given)
         for refusal in layout.refusals:
-            if told := refusal(group):
+            if why := refusal(group):
                 raise ValueError(
                     f"convert: {library.name}'s state cannot become {target}'s: {group.place}: "
-                    f"{told}"
+                    f"{why}"
                 )
         base = to.param_groups[k] if same_groups else {"params": [], **to.defaults}
         options = _options(library, layout, target, group, base)
@@ -175,15 +175,15 @@ def _group(library: Library, saved: Saved, k: int, given: Mapping[str, Any]) -> 
 def _options(
     library: Library, layout: Layout, target: str, group: Group, base: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The options of ``base``, with those that the saved group tells."""
-    told = {name: read(group.options) for name, read in layout.options.items()}
+    """The options of ``base``, with those of the saved group."""
+    converted = {name: read(group.options) for name, read in layout.options.items()}
     if target == "AdamW":
-        if told["decoupled_weight_decay"] is False and group.decays():
+        if converted["decoupled_weight_decay"] is False and group.decays():
             raise ValueError(
                 f"convert: {library.name}'s state cannot become AdamW's: {group.place}: its weight "
                 "decay acts on the gradient, AdamW's on the parameter; convert to Adam"
             )
-        told["decoupled_weight_decay"] = True
+        converted["decoupled_weight_decay"] = True
     kept = {
         name: value
         for name, value in group.options.items()
@@ -197,13 +197,13 @@ def _options(
                 "is your own, take it out of the state dict's group"
             )
     own = {name: value for name, value in base.items() if name not in ("params", "param_names")}
-    return {**own, **kept, **{n: v for n, v in told.items() if v is not ABSENT}}
+    return {**own, **kept, **{n: v for n, v in converted.items() if v is not ABSENT}}
 
 
 def _needed(
     own: Optimizer, options: Mapping[str, Any]
 ) -> Callable[[Mapping[str, Any]], Sequence[str]]:
-    """The states that must be there beside those present, asked once for parameters alike.
+    """The states that a parameter must have, asked once for all that have the same ones.
 
     The answer is read off the rule, which takes milliseconds.
     """

@@ -244,7 +244,7 @@ class LBFGS(Optimizer):
         """State and options in torch's format. Unlike other optimizers' tensors these are copies.
 
         The history's rows are views of matrices that later steps write to, and that would be
-        saved whole, each time anew, with every row.
+        saved whole with every row, again and again.
         """
         from thalweg.engine.copying import apart
 

@@ -89,7 +89,7 @@ def _prepare_ours(optimizer: Owner, saved: Saved, matched: Match, strict: bool) 
     ]
     entries = optimizer.checked_states(saved, matched, groups, misfits)
     report = _report(type(optimizer).__name__, saved, matched, misfits, strict)
-    # The engine refers to the states, and is made anew by the next step anyway.
+    # The engine refers to the states, and the next step makes another one.
     optimizer.forget_engine()
     written: Copies = []
     made: Copies = []

@@ -29,7 +29,7 @@ Entry = dict[str, Any]  # states by name: each a Wanted, or what it shall be
 
 @dataclass
 class Misfits:
-    """What does not fit, gathered so that all of it can be told at once.
+    """What does not fit, gathered so that one message can name all of it.
 
     Attributes:
         shapes: parameters and states of another shape.
