@@ -99,6 +99,18 @@ def test_kernels_and_eager_agree_in_any_order(name: str, order: Any) -> None:
     torch.testing.assert_close(*runs, rtol=1e-6, atol=1e-7)
 
 
+def test_a_carried_average_of_groups_that_differ() -> None:
+    a, b = parameters(3, 3)
+    groups = [{"params": [a], "average_decay": 0.5}, {"params": [b]}]
+    optimizer = optim.SGD(groups, transforms=[averaged(0.25)])
+    average = CarriedAverage(optimizer, 0.25)
+    train(optimizer, 3)
+    for p in (a, b):
+        assert torch.equal(average.of(p), optimizer.state[p]["average"])
+    with pytest.raises(ValueError, match="of other options already"):
+        CarriedAverage(optimizer, 0.75)
+
+
 # ------------------------------------------------------------------------------------ what it does
 
 
@@ -432,6 +444,13 @@ def test_what_cannot_be_added_changes_nothing(transform: Any, error: Any) -> Non
     assert snapshot(optimizer) == before
     assert optimizer.added_transforms == ()
     train(optimizer, 1, start=1)
+
+
+def test_a_key_of_the_users_own_is_not_written_over() -> None:
+    optimizer = optim.SGD([{"params": parameters(3), "scale": "mine"}])
+    with pytest.raises(ValueError, match="brings the option 'scale', which SGD has already"):
+        optimizer.add_transform(scaled(2.0))
+    assert optimizer.param_groups[0]["scale"] == "mine"
 
 
 @pytest.mark.parametrize("make", [optim.SparseAdam, optim.Adagrad, optim.SGD])

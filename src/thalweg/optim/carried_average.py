@@ -27,11 +27,15 @@ class CarriedAverage:
 
     Args:
         optimizer: an optimizer that has a rule: any of ``thalweg.optim`` but LBFGS, or your own.
-        decay, start, every, dtype: see :func:`thalweg.transforms.averaged`.
+        decay: of an exponential moving average, in [0, 1]; None for equal weights.
+        start: updates to let pass before the first value is averaged, >= 0.
+        every: average each ``every``-th update after that, >= 1.
+        dtype: what to store the averages as, a real floating-point dtype; None: the parameter's.
 
     Raises:
         TypeError: the optimizer has no rule, or start or every is no integer.
-        ValueError: an option out of range, or the optimizer carries an average of other options.
+        ValueError: an option out of range, or the optimizer carries an average of other options in
+            every group.
 
     Source: Polyak and Juditsky, "Acceleration of Stochastic Approximation by Averaging", 1992;
     Izmailov et al., "Averaging Weights Leads to Wider Optima and Better Generalization", 2018.
@@ -67,14 +71,14 @@ class CarriedAverage:
         transform = averaged(decay, start, every, dtype)
         if not any(each.wrap is transform.wrap for each in optimizer.all_transforms):
             optimizer.add_transform(transform)
-        for group in optimizer.param_groups:
-            found = {key: group.get(key) for key in transform.options}
-            if found != transform.options:
-                raise ValueError(
-                    f"CarriedAverage: {name} carries an average of other options already, {found}; "
-                    f"asked for {dict(transform.options)}. Ask for the same, or make a new "
-                    "optimizer"
-                )
+        found = [
+            {key: group.get(key) for key in transform.options} for group in optimizer.param_groups
+        ]
+        if transform.options not in found:
+            raise ValueError(
+                f"CarriedAverage: {name} carries an average of other options already, {found[0]}; "
+                f"asked for {transform.options}. Ask for the same, or make a new optimizer"
+            )
         self._options = tuple(transform.options)
         self.optimizer = optimizer
 

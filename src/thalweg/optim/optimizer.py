@@ -12,6 +12,7 @@ import torch
 from torch.optim.optimizer import required
 
 from thalweg.engine.engine import Engine
+from thalweg.engine.interrupts import uninterrupted
 from thalweg.engine.state import OptimizerState
 from thalweg.optim.groups import check_new_group, check_parameter, listed, names_for, opened
 from thalweg.optim.hooks import is_observed, observed_step
@@ -128,13 +129,15 @@ class Optimizer(torch.optim.Optimizer):
                 such a name already. Nothing is changed then.
         """
         (added,) = self._checked_transforms([transform])
-        with_transforms(self._name, self.defaults, [added])
-        own = dict(added.options)
-        check_transform(self._name, own, added)
-        self.added_transforms = (*self.added_transforms, added)
-        for group in (self.defaults, *self.param_groups):
-            group.update(own)
-        self.forget_engine()
+        groups = (self.defaults, *self.param_groups)
+        for group in groups:  # a user may have put keys of their own into one
+            with_transforms(self._name, group, [added])
+        check_transform(self._name, added.options, added)
+        with uninterrupted():
+            self.added_transforms = (*self.added_transforms, added)
+            for group in groups:
+                group.update(added.options)
+            self.forget_engine()
 
     def _checked_transforms(self, transforms: Transforms) -> tuple[Transform, ...]:
         found = checked_transforms(self._name, transforms)
