@@ -7,12 +7,17 @@ from thalweg.ranges import NON_NEGATIVE
 from thalweg.rule import Transform, Update
 
 
+def shrunk(p: Any, h: Any) -> Any:
+    """p · (1 - ``h.lr`` · ``h.weight_decay``)."""
+    return p * (1 - h.lr * h.weight_decay) if h.weight_decay else p
+
+
 def decoupled_decaying(update: Update) -> Update:
-    """The update of p · (1 - ``h.lr`` · ``h.weight_decay``) in place of p."""
+    """The update of a p that was shrunk before."""
 
     @wraps(update)
     def rule(p: Any, g: Any, s: Any, h: Any) -> Any:
-        return update(p * (1 - h.lr * h.weight_decay) if h.weight_decay else p, g, s, h)
+        return update(shrunk(p, h), g, s, h)
 
     return rule
 

@@ -7,12 +7,17 @@ from thalweg.ranges import NON_NEGATIVE
 from thalweg.rule import Transform, Update
 
 
+def penalized(g: Any, p: Any, h: Any) -> Any:
+    """The gradient g with that of the penalty, ``h.weight_decay`` · p."""
+    return g + h.weight_decay * p if h.weight_decay else g
+
+
 def l2_decaying(update: Update) -> Update:
-    """The update that sees g + ``h.weight_decay`` · p."""
+    """The update that sees the penalty's gradient in g."""
 
     @wraps(update)
     def rule(p: Any, g: Any, s: Any, h: Any) -> Any:
-        return update(p, g + h.weight_decay * p if h.weight_decay else g, s, h)
+        return update(p, penalized(g, p, h), s, h)
 
     return rule
 

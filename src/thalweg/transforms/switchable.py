@@ -5,17 +5,21 @@ from typing import Any
 
 from thalweg.ranges import NON_NEGATIVE
 from thalweg.rule import Transform, Update
-from thalweg.transforms.decoupled import decoupled_decaying
-from thalweg.transforms.l2 import l2_decaying
+from thalweg.transforms.decoupled import shrunk
+from thalweg.transforms.l2 import penalized
 
 
 def switchably_decaying(update: Update) -> Update:
     """Decoupled weight decay where ``h.decoupled_weight_decay`` is set, L2 elsewhere."""
-    decoupled, l2 = decoupled_decaying(update), l2_decaying(update)
 
     @wraps(update)
     def rule(p: Any, g: Any, s: Any, h: Any) -> Any:
-        return (decoupled if h.decoupled_weight_decay else l2)(p, g, s, h)
+        # One call for both kinds: sums over all tensors inside are told by where they are asked for.
+        if h.decoupled_weight_decay:
+            p = shrunk(p, h)
+        else:
+            g = penalized(g, p, h)
+        return update(p, g, s, h)
 
     return rule
 
