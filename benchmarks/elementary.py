@@ -19,7 +19,7 @@ from rich.table import Table
 from torch.nn import Parameter
 
 from benchmarks.steps import Step, timed
-from thalweg.engine.backends.cpu import printer as cpu
+from thalweg.engine.backends.cpu import spelling
 from thalweg.optim.optimizer import MODES, Optimizer
 from thalweg.rule import Rule, functions
 
@@ -48,7 +48,7 @@ def measure(rounds: int = 15) -> Iterator[Row]:
         for name in FUNCTIONS:
             function = getattr(torch, name)
             ours = _step(name, x)
-            with mock.patch.dict(cpu.SPELLED_IN, float32=cpu._SPELLED):
+            with mock.patch.dict(spelling.SPELLED_IN, float32=spelling._SPELLED):
                 library = _step(name, x)
             steps = [ours, library, lambda f=function: f(x, out=out), copy]
             medians = [statistics.median(times) for times in timed(steps, rounds, 1)]

@@ -1,8 +1,10 @@
 """The package's shape: imports point downwards, and importing it stays cheap."""
 
 import ast
+import re
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -82,6 +84,64 @@ def test_imports_point_downwards(path: Path) -> None:
 
 def test_package_itself_stands_below_race_and_cli() -> None:
     assert {layer(name) for name in imports(ROOT / "__init__.py")}.isdisjoint({"race", "cli"})
+
+
+# Of the engine, lowest first: a part may import those before it, and those of its own line.
+ENGINE = [
+    {"interrupts", "layout", "observed", "copying"},
+    {"torch_internals", "formats", "state"},
+    {"slots"},
+    {"scalars", "reduced"},
+    {"backends"},
+    {"passes", "support", "initial_states"},
+    {"sums", "plan"},
+    {"engine"},
+    {"explain"},
+]
+BACKENDS = {"cpu", "foreach", "eager"}
+
+
+def parts(names: Iterable[str], package: str) -> set[str]:
+    """The parts of a package that are among imported names."""
+    found = {name.removeprefix(f"{package}.").split(".")[0] for name in names if name != package}
+    folder = ROOT.parent.joinpath(*package.split("."))
+    return {
+        part for part in found if any((folder / f"{part}{end}").exists() for end in ("", ".py"))
+    }
+
+
+def test_every_part_of_the_engine_has_a_place() -> None:
+    folder = ROOT / "engine"
+    found = {p.stem for p in folder.glob("*.py")} | {
+        p.parent.name for p in folder.glob("*/__init__.py")
+    }
+    assert found - {"__init__"} == set().union(*ENGINE)
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("engine/**/*.py")), ids=module_name)
+def test_imports_within_the_engine_point_downwards(path: Path) -> None:
+    own = path.relative_to(ROOT / "engine").with_suffix("").parts[0]
+    place = next((k for k, line in enumerate(ENGINE) if own in line), len(ENGINE))
+    allowed = set().union(*ENGINE[: place + 1])
+    used = {name for name in imports(path) if name.startswith("thalweg.engine.")}
+    assert parts(used, "thalweg.engine") <= allowed
+
+
+@pytest.mark.parametrize("name", sorted(BACKENDS))
+def test_back_ends_do_not_know_each_other(name: str) -> None:
+    package = "thalweg.engine.backends"
+    for path in (ROOT / "engine" / "backends" / name).rglob("*.py"):
+        used = {used for used in imports(path) if used.startswith(f"{package}.")}
+        assert parts(used, package).isdisjoint(BACKENDS - {name}), path
+
+
+def test_the_engines_page_lists_its_files() -> None:
+    folder = ROOT / "engine"
+    text = (folder / "README.md").read_text(encoding="utf-8")
+    listed = set(re.findall(r"^\| `([^`]+)` \|", text, re.MULTILINE))
+    files = {p.name for p in folder.glob("*.py")} - {"__init__.py"}
+    folders = {f"{p.parent.relative_to(folder)}/" for p in folder.rglob("__init__.py")} - {"./"}
+    assert listed == files | folders
 
 
 @pytest.mark.parametrize("path", sorted(ROOT.glob("rule/**/*.py")), ids=module_name)

@@ -54,22 +54,43 @@ UNIT_INTERVAL = Range(0, 1, open="neither")
 ANY = Range(-math.inf, math.inf, open="neither")
 
 
-def number(owner: str, name: str, value: Any, allowed: Range = ANY, remedy: str = "") -> float:
-    """The value as an int or a float.
+def number(
+    owner: str,
+    name: str,
+    value: Any,
+    allowed: Range = ANY,
+    remedy: str = "",
+    *,
+    flags: bool = True,
+    infinite: bool = False,
+) -> float:
+    """The value as an int or a float, checked to be in its range.
+
+    Args:
+        owner: who takes the argument, for messages.
+        name: the argument's name.
+        value: its value.
+        allowed: its range.
+        remedy: added to the message of a value out of range.
+        flags: whether True and False count as numbers.
+        infinite: whether inf and -inf are allowed where the range contains them.
 
     Raises:
         TypeError: if it is not a number.
-        ValueError: if it is infinite, NaN or out of its range.
+        ValueError: if it is NaN, infinite without ``infinite``, or out of its range.
     """
-    plain: float = value if type(value) in (int, float) else _plain(owner, name, value)
-    if math.isfinite(plain) and plain in allowed:
+    plain: float = value if type(value) in (int, float) else _plain(owner, name, value, flags)
+    if plain in allowed and (infinite or math.isfinite(plain)):
         return plain
-    constraint = "finite" if allowed == ANY else f"a finite number {allowed}"
+    if infinite:
+        constraint = str(allowed)
+    else:
+        constraint = "finite" if allowed == ANY else f"a finite number {allowed}"
     raise ValueError(f"{owner}: {name} must be {constraint}, got {plain}{remedy}")
 
 
-def _plain(owner: str, name: str, value: Any) -> float:
-    if not isinstance(value, (str, bytes)):
+def _plain(owner: str, name: str, value: Any, flags: bool) -> float:
+    if not isinstance(value, (str, bytes)) and (flags or not isinstance(value, bool)):
         try:
             return int(operator.index(value))
         except TypeError:

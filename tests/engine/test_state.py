@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import thalweg.optim as optim
-from thalweg.engine.state import Changes, OptimizerState, ParameterState
+from thalweg.engine.state import Access, OptimizerState, ParameterState
 
 
 def stepped() -> tuple[torch.nn.Parameter, optim.Adam]:
@@ -37,19 +37,19 @@ INNER: list[Callable[[dict], object]] = [
 
 @pytest.mark.parametrize("change", INNER)
 def test_a_parameters_state_counts_and_does_what_a_dict_does(change) -> None:
-    changes = Changes()
-    ours, plain = ParameterState(changes, {"x": 0, "y": 1}), {"x": 0, "y": 1}
+    access = Access()
+    ours, plain = ParameterState(access, {"x": 0, "y": 1}), {"x": 0, "y": 1}
     assert change(ours) == change(plain)
     assert ours == plain
-    assert changes.count == 1
+    assert access.changes == 1
 
 
 def test_the_engine_sets_without_counting() -> None:
-    changes = Changes()
-    state = ParameterState(changes)
+    access = Access()
+    state = ParameterState(access)
     state.put("x", 1)
     assert state == {"x": 1}
-    assert changes.count == 0
+    assert access.changes == 0
 
 
 OUTER: list[Callable[[dict], object]] = [
@@ -68,22 +68,22 @@ OUTER: list[Callable[[dict], object]] = [
 @pytest.mark.parametrize("change", OUTER)
 def test_the_optimizers_state_counts_and_does_what_a_dict_does(change) -> None:
     ours, plain = OptimizerState({"x": {"b": 2}}), defaultdict(dict, {"x": {"b": 2}})
-    before = ours.changes.count
+    before = ours.access.changes
     assert change(ours) == change(plain)
     assert ours == plain
-    assert ours.changes.count > before
+    assert ours.access.changes > before
     for value in ours.values():
         assert type(value) is ParameterState
-        count = ours.changes.count
+        count = ours.access.changes
         value["new"] = 1
-        assert ours.changes.count == count + 1
+        assert ours.access.changes == count + 1
 
 
 def test_a_missing_state_is_empty_and_only_reading_it_counts_nothing() -> None:
     state = OptimizerState()
     assert state["k"] == {}
     assert list(state) == ["k"]
-    assert state.changes.count == 0
+    assert state.access.changes == 0
     assert state.get("other") is None
     assert state.setdefault("k", 5) == {}
 
@@ -110,9 +110,9 @@ def test_copies_are_plain() -> None:
     for copied in (copy.copy(state[p]), copy.deepcopy(state[p]), state[p].copy(), state[p] | {}):
         assert type(copied) is dict
     assert type(pickle.loads(pickle.dumps(state[p]))) is dict
-    before = state.changes.count
+    before = state.access.changes
     state.copy()[p] = {}
-    assert state.changes.count == before
+    assert state.access.changes == before
 
 
 def test_scalar_states_are_views_of_one_tensor() -> None:

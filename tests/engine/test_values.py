@@ -12,7 +12,7 @@ from torch.nn import Parameter
 
 from thalweg.engine.backends.cpu import addresses as native
 from thalweg.engine.backends.cpu.unit import KernelUnit
-from thalweg.engine.backends.eager.unit import EagerUnit
+from thalweg.engine.backends.eager.backend import EagerUnit
 from thalweg.engine.engine import Engine
 from thalweg.engine.state import OptimizerState
 from thalweg.rule import Rule, lerp
@@ -180,7 +180,7 @@ def test_values_are_looked_at_at_every_step(change: Callable[[Owner], None]) -> 
         owner.step()
 
 
-@pytest.mark.parametrize("dtype", native._DTYPES, ids=str)
+@pytest.mark.parametrize("dtype", native.SCALAR_TYPES, ids=str)
 def test_every_format(dtype: torch.dtype) -> None:
     owner = Owner(dtype)
     for _ in range(3):

@@ -236,16 +236,20 @@ def test_backward_twice_and_scaled(reduction: str) -> None:
         torch.testing.assert_close(torch.autograd.grad(scaled, x)[0], factor * wanted)
 
 
-def test_a_changed_operand_is_found_out() -> None:
-    y = targets(6, 5)
-    for changed in ("input", "target"):
-        x = torch.randn(6, 5, requires_grad=True) * 1.0
-        other = y.clone()
-        loss = multilabel_margin_loss(x, other)
-        with torch.no_grad():
-            (x if changed == "input" else other).zero_()
-        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
-            loss.backward()
+@REDUCTIONS
+@pytest.mark.parametrize("changed", ["input", "target"])
+def test_a_change_of_an_operand_gives_no_wrong_gradient(reduction: str, changed: str) -> None:
+    """A reduced loss has its gradient from the forward pass; what is computed later refuses."""
+    x, y = torch.randn(6, 5, requires_grad=True), targets(6, 5)
+    (wanted,) = torch.autograd.grad(F.multilabel_margin_loss(x, y, reduction=reduction).sum(), x)
+    middle, other = x * 1.0, y.clone()
+    loss = multilabel_margin_loss(middle, other, reduction=reduction).sum()
+    with torch.no_grad():
+        (middle if changed == "input" else other).zero_()
+    if reduction != "none":
+        torch.testing.assert_close(torch.autograd.grad(loss, x, retain_graph=True)[0], wanted)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
@@ -267,7 +271,7 @@ def test_the_kernel_is_what_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     x, y = torch.randn(6, 5, requires_grad=True), targets(6, 5)
     multilabel_margin_loss(x, y).backward()
     assert ran == ["_multilabel_margin.py"]  # once: it gives the gradient too
-    monkeypatch.setattr(multilabel_margin, "_eagerly", None)
+    monkeypatch.setattr(multilabel_margin, "_by_tensor_operations", None)
     multilabel_margin_loss(x, y, reduction="none").sum().backward()
     assert len(ran) == 2
 

@@ -138,7 +138,7 @@ def test_between_turns_sums_into_constants() -> None:
     for node in program.stages[0].reductions:
         argument = node.args[0]
         r.append(sums["all" if node.detail == "all" else argument.args[0].detail])
-    found = names["between"](c, r, np.array([3.0, 5.0]), 8.0)
+    found = names["between"](c, r, np.array([3.0, 5.0]), [8.0])
     wanted = [np.array([3 / 5 * 0.5, 0.5]), np.array([30 / 8, 30 / 8])]
     assert sorted(np.broadcast_to(x, 2).tolist() for x in found) == sorted(
         x.tolist() for x in wanted

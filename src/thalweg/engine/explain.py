@@ -9,7 +9,7 @@ import torch
 
 import thalweg
 from thalweg.engine.backends.cpu import cache, threads
-from thalweg.engine.backends.cpu.printer import Kernel
+from thalweg.engine.backends.cpu.kernel import Kernel
 from thalweg.engine.backends.cpu.unit import KernelUnit
 from thalweg.engine.engine import Engine
 from thalweg.engine.formats import FORMATS, Format, compute_type
@@ -51,7 +51,7 @@ def explain_optimizer(optimizer: Any, source: bool = False) -> Text:
     slots = engine.look_at_slots()
     kinds: dict[tuple[Any, ...], list[Slot]] = defaultdict(list)
     for slot in slots:
-        program, formats, choice = engine.foresee(slot)
+        program, formats, choice = engine.preview(slot)
         kinds[(program, tuple(formats.items()), choice)].append(slot)
     elements = sum(s.param.numel() for s in slots)
     lines = [
@@ -79,10 +79,10 @@ def _kind(program: Program, formats: dict[str, Format | None], scalars: list[str
     states = [f"{n} {_format_name(formats[n])}" for n in program.states]
     states += [f"{name} (a number)" for name in scalars]
     lines.append(f"  states     {', '.join(states) or 'none'}")
-    sizes = {n: f.itemsize if f else 0 for n, f in formats.items()}
+    sizes = {n: f.bytes_per_element if f else 0 for n, f in formats.items()}
     moved = sum(sizes[n] for n in (*program.reads, *program.writes))
     reads, writes = ", ".join(program.reads), ", ".join(program.writes)
-    lines.append(f"  memory     {moved} bytes per element: reads {reads}; writes {writes}")
+    lines.append(f"  memory     {moved:g} bytes per element: reads {reads}; writes {writes}")
     known = tuple(f for f in formats.values() if f is not None)
     lines.append(
         f"  arithmetic {compute_type(known)}; what depends on options and step alone is computed "

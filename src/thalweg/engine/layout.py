@@ -20,6 +20,12 @@ def memory_order(tensor: torch.Tensor) -> Strides:
     )
 
 
+def in_memory_order(tensor: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """A view whose row-major order is that of the numbers of ``like`` in memory."""
+    strides = like.stride()
+    return tensor.permute(sorted(range(like.dim()), key=lambda d: -strides[d]))
+
+
 def is_dense(tensor: torch.Tensor) -> bool:
     """Whether the elements fill one stretch of memory, each place once (in any order)."""
     if tensor.numel() == 0 or tensor.is_contiguous():

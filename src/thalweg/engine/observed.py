@@ -1,9 +1,11 @@
-"""Telling ``explain`` what a call of a loss evaluates. At other times nobody listens.
+"""Recording which formulas and handwritten kernels a call runs; ``explain`` shows them.
+
+At other times nothing is recorded.
 
 >>> from thalweg import losses
->>> with listening() as heard:
+>>> with observing() as calls:
 ...     _ = losses.mse_loss(torch.ones(3), torch.zeros(3))
->>> [(call.formula.name, call.reduction) for call in heard]
+>>> [(call.formula.name, call.reduction) for call in calls]
 [('squared_error', 'mean')]
 """
 
@@ -15,15 +17,15 @@ from typing import Any, NamedTuple
 import torch
 
 
-class Evaluated(NamedTuple):
-    """A formula that was evaluated.
+class FormulaCall(NamedTuple):
+    """One evaluation of a formula.
 
     Attributes:
         formula: a formula of elements or of rows.
-        operands: by name, as they were given.
-        options: what it read from ``h``.
-        reduction: what became of its values: "none", "mean" or "sum".
-        dim: of the elements of a row; None where there are no rows.
+        operands: the operands by name, as the caller gave them.
+        options: what the formula read from ``h``.
+        reduction: "none", "mean" or "sum".
+        dim: the dimension of a row's elements; None for a formula of elements.
     """
 
     formula: Any
@@ -33,33 +35,33 @@ class Evaluated(NamedTuple):
     dim: int | None = None
 
 
-class ByHand(NamedTuple):
-    """A kernel that was run and is no formula's: the file that it is in."""
+class HandwrittenCall(NamedTuple):
+    """One run of a kernel that was written by hand, from this file."""
 
     file: str
 
 
-Call = Evaluated | ByHand
+Call = FormulaCall | HandwrittenCall
 
-# Whoever evaluates or runs something asks first: `if observed.listener is not None`.
-listener: Callable[[Call], None] | None = None
+# Who evaluates or runs something calls it: `if observed.observer is not None: ...`.
+observer: Callable[[Call], None] | None = None
 _one_at_a_time = threading.RLock()
 
 
 @contextmanager
-def listening() -> Iterator[list[Call]]:
-    """What this thread evaluates in the block."""
-    global listener
-    found: list[Call] = []
-    own = threading.get_ident()
+def observing() -> Iterator[list[Call]]:
+    """A list that receives the calls that this thread makes in the block."""
+    global observer
+    calls: list[Call] = []
+    this_thread = threading.get_ident()
 
-    def note(call: Call) -> None:
-        if threading.get_ident() == own:
-            found.append(call)
+    def record(call: Call) -> None:
+        if threading.get_ident() == this_thread:
+            calls.append(call)
 
     with _one_at_a_time:
-        before, listener = listener, note
+        before, observer = observer, record
         try:
-            yield found
+            yield calls
         finally:
-            listener = before
+            observer = before

@@ -12,31 +12,42 @@ from thalweg.engine.slots import Slot
 from thalweg.rule import Program, Rule
 
 Floats = npt.NDArray[np.float64]
-
-_FIRST: Integers = np.zeros(1, dtype=np.int64)
+Options = Mapping[str, Any]
 
 
 class ScalarStates:
-    """``step`` and the rule's other scalar states of all parameters, one row each, in float64.
+    """``step`` and the rule's other scalar states, in float64: a row for each parameter.
 
     ``optimizer.state[p]["step"]`` is a 0-d view of the tensor, so that what a user reads, saves or
     sets there is what the engine uses. Float64 counts on where float32 stands still, at 2^24.
+
+    Attributes:
+        names: of the columns, ``step`` first.
+        tensor, table: the same memory as a tensor and as an array, ``[parameters, names]``.
+        cells: the same memory, flat.
+        writes: how often values were set from outside of a step.
     """
 
     def __init__(self, rule: Rule, slots: Sequence[Slot]) -> None:
         self.rule = rule
         self.names = ("step", *rule.scalar_states)
-        self.tensor = torch.zeros(len(slots), len(self.names), dtype=torch.float64)
-        self.rows: npt.NDArray[np.float64] = self.tensor.numpy()
+        shape = len(slots), len(self.names)
+        self.tensor = torch.zeros(shape, dtype=torch.float64, device="cpu")
+        self.writes = 0
+        self._look_at_tensor()
         self._views: dict[int, list[torch.Tensor]] = {}
 
     def begin(self, slot: Slot) -> None:
         """Set a parameter's row to the values before its first update."""
         initial = [self.rule.states[name].initial_value(slot.group) for name in self.names[1:]]
-        self.rows[slot.index] = [0.0, *initial]
+        self.table[slot.index] = [0.0, *initial]
+        self.writes += 1
 
     def adopt(self, slot: Slot) -> None:
-        """Take over the values that its state holds, and put views of the row in their place."""
+        """Take over the values in the parameter's state, and put views of the row in their place.
+
+        A state whose memory has moved (``share_memory_()``, ``.data = x``) is taken over, too.
+        """
         assert slot.state is not None
         views = self._views.get(slot.index)
         if views is None:
@@ -44,58 +55,132 @@ class ScalarStates:
         shown = self.names if self.rule.counted else self.names[1:]
         for name in shown:
             column = self.names.index(name)
-            entry = slot.state.get(name)
+            entry = slot.state.peek(name)
             if entry is not views[column]:
                 if entry is not None:
-                    self.rows[slot.index, column] = float(entry)
+                    self.table[slot.index, column] = float(entry)
                 slot.state.put(name, views[column])
+        self.writes += 1
+
+    def share_memory(self) -> None:
+        """Move the values into shared memory."""
+        self.tensor.share_memory_()  # type: ignore[no-untyped-call]
+        self._look_at_tensor()
+
+    def hold(self) -> None:
+        """Look where the tensor is: whoever has a view of it may have moved it."""
+        if self.tensor.data_ptr() != self._address:
+            self.writes += 1
+            self._look_at_tensor()
+
+    def _look_at_tensor(self) -> None:
+        self._address = self.tensor.data_ptr()
+        self.table: Floats = self.tensor.numpy()
+        self.cells: Any = self.table.reshape(-1).data
 
 
-class Scalars:
-    """The scalars of one program for some parameters: one row of constants for each distinct case.
+class ConstantTable:
+    """The values of a program's constants for some parameters: a row for each distinct case.
 
-    Parameters of the same group with the same step and scalar states share a row.
+    A case is a group with values of ``step`` and the other scalar states; parameters of one case
+    have the same constants. Cases advance together from step to step, so they are looked for anew
+    only when values were set from outside or a parameter had no gradient.
+
+    Attributes:
+        values: ``[cases, constants]``, as computed by the program's prologue.
+        case_of: the case of each slot.
     """
 
     def __init__(self, program: Program, slots: Sequence[Slot], states: ScalarStates) -> None:
         self._program = program
         self._states = states
-        self._segments = _by_group(slots)
-        self._indices = _indices(slots)
+        self._segments = _segments(slots)
+        self._places = _places(slots)
+        self._first = slots[0].index
         self._columns = [states.names.index(name) for name, _ in program.scalar_outputs]
-        self._one_step = np.eye(1, len(states.names))  # adds one to the count, which comes first
-        self.rows: Integers = np.zeros(len(slots), dtype=np.int64)
-        self.values: Floats = np.zeros((1, len(program.constants)))
-        self._next: Floats = np.zeros((0, 0))
+        self.case_of: Integers = np.zeros(len(slots), dtype=np.int64)
+        self.values: Sequence[Sequence[float]] = ()
+        self._options: list[Options] = []  # of each case
+        self._cases: list[list[float]] = []
+        self._next: list[list[float]] = []
+        self._known_at = -1  # the count of outside writes at which the cases were found
 
-    def prepare(self) -> bool:
-        """Evaluate the prologue for each row; False if a switch is no longer as it was traced."""
-        program, columns = self._program, self._columns
-        after = self._states.rows[self._indices] + self._one_step
-        inputs = after.copy() if columns else after
-        values: list[Sequence[float]] = []
-        for options, start, stop in self._segments:
-            block = inputs[start:stop]
-            if len(block) == 1 or (block == block[0]).all():
-                cases, case = block[:1], _FIRST
-            else:
-                cases, case = _distinct(block)
-            self.rows[start:stop] = case + len(values)
-            results = []
-            for row in cases.tolist():
-                found = program.scalars(options, row)
-                if found is None:
-                    return False
-                values.append(found[0])
-                results.append(found[1])
-            if columns:
-                after[start:stop, columns] = np.asarray(results)[case]
-        self.values = np.asarray(values, dtype=np.float64).reshape(len(values), -1)
-        self._next = after
+    def prepare(self, exposed: bool = False) -> bool:
+        """Compute the values for the next step; False if a switch is not as it was traced.
+
+        Args:
+            exposed: the states' tensors are in other hands, which may have written to them.
+        """
+        if exposed:
+            self._states.hold()
+        if exposed or self._known_at != self._states.writes:
+            self._find_cases()
+        scalars, columns = self._program.scalars, self._columns
+        values, following = [], []
+        for options, case in zip(self._options, self._cases, strict=True):
+            after = [case[0] + 1.0, *case[1:]]
+            found = scalars(options, after)
+            if found is None:
+                return False
+            values.append(found[0])
+            for column, value in zip(columns, found[1], strict=True):
+                after[column] = value
+            following.append(after)
+        self.values, self._next = values, following
         return True
 
-    def finish(self) -> None:
-        self._states.rows[self._indices] = self._next
+    def finish(self, absent: Sequence[int] = ()) -> None:
+        """Let the scalar states be those after the step, but for the absent slots' ones."""
+        following, table = self._next, self._states.table
+        if absent:
+            self._stay_behind(absent)
+            following = self._next
+        if len(self.case_of) == 1:  # faster than NumPy for so few
+            cells, begin = self._states.cells, self._first * len(following[0])
+            for k, value in enumerate(following[0]):
+                cells[begin + k] = value
+        elif len(following) == 1:
+            table[self._places] = following[0]
+        else:
+            table[self._places] = np.asarray(following)[self.case_of]
+        self._cases = following
+
+    def _stay_behind(self, absent: Sequence[int]) -> None:
+        """Let slots keep the values that they have, which are another case now than the others'."""
+        before, after = self._cases, self._next
+        numbers = {
+            (id(o), *a): n for n, (o, a) in enumerate(zip(self._options, after, strict=True))
+        }
+        case_of = self.case_of.tolist()
+        for slot in absent:
+            old = case_of[slot]
+            options, case = self._options[old], before[old]
+            number = numbers.setdefault((id(options), *case), len(after))
+            if number == len(after):
+                after.append(case)
+                self._options.append(options)
+            case_of[slot] = number
+        used = dict.fromkeys(case_of)
+        if len(used) < len(after):  # those that nobody is in any more
+            place = {number: k for k, number in enumerate(used)}
+            case_of = [place[number] for number in case_of]
+            self._next = [after[number] for number in used]
+            self._options = [self._options[number] for number in used]
+        self.case_of[:] = case_of
+
+    def _find_cases(self) -> None:
+        rows = self._states.table[self._places]
+        self._options, self._cases = [], []
+        for options, start, stop in self._segments:
+            block = rows[start:stop]
+            if len(block) == 1 or (block == block[0]).all():
+                distinct, case = block[:1], np.zeros(1, dtype=np.int64)
+            else:
+                distinct, case = _distinct(block)
+            self.case_of[start:stop] = case + len(self._cases)
+            self._options += [options] * len(distinct)
+            self._cases += distinct.tolist()
+        self._known_at = self._states.writes
 
 
 def _distinct(rows: Floats) -> tuple[Floats, Integers]:
@@ -113,7 +198,7 @@ def _distinct(rows: Floats) -> tuple[Floats, Integers]:
     return ordered[first], case
 
 
-def _indices(slots: Sequence[Slot]) -> Any:
+def _places(slots: Sequence[Slot]) -> Any:
     """The slots' rows: a slice (a view, no copy) where they follow each other."""
     indices = [s.index for s in slots]
     if indices == list(range(indices[0], indices[0] + len(indices))):
@@ -121,13 +206,13 @@ def _indices(slots: Sequence[Slot]) -> Any:
     return np.asarray(indices)
 
 
-def _by_group(slots: Sequence[Slot]) -> list[tuple[Mapping[str, Any], int, int]]:
+def _segments(slots: Sequence[Slot]) -> list[tuple[Options, int, int]]:
     """(options, start, stop) of each run of slots of one group; slots come in group order."""
-    segments: list[tuple[Mapping[str, Any], int, int]] = []
+    found: list[tuple[Options, int, int]] = []
     for k, slot in enumerate(slots):
-        if segments and segments[-1][0] is slot.group:
-            options, start, _ = segments[-1]
-            segments[-1] = (options, start, k + 1)
+        if found and found[-1][0] is slot.group:
+            options, start, _ = found[-1]
+            found[-1] = (options, start, k + 1)
         else:
-            segments.append((slot.group, k, k + 1))
-    return segments
+            found.append((slot.group, k, k + 1))
+    return found

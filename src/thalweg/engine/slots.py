@@ -1,20 +1,31 @@
-"""A slot for each parameter: its group, its state tensors, its row of scalar states."""
+"""A slot for each parameter: its group, its gradient, its state tensors."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 
 from thalweg.engine.formats import REAL_PARTS
-from thalweg.engine.layout import memory_order
-from thalweg.engine.state import OptimizerState, ParameterState
-from thalweg.rule import Program, Rule
-
-if TYPE_CHECKING:
-    from thalweg.engine.scalars import ScalarStates
+from thalweg.engine.state import ParameterState
 
 Group = Mapping[str, Any]
 Values = Sequence[Sequence[torch.Tensor]]
+
+
+@dataclass(frozen=True)
+class GradientKind:
+    """What a plan depends on of a gradient.
+
+    Attributes:
+        dtype: of its elements.
+        sparse: it has the COO layout.
+        rows: it is sparse, and only the rows that it holds are updated.
+    """
+
+    dtype: torch.dtype
+    sparse: bool = False
+    rows: bool = False
 
 
 class Slot:
@@ -23,11 +34,13 @@ class Slot:
     Attributes:
         index: its number among all parameters, and its row in :class:`ScalarStates`.
         group, name: its group and how to call it in messages.
+        param: the parameter.
         value: the rule's second operand where the owner gives one, or None: the gradient.
         state: its entry of ``optimizer.state``.
+        kind: of the gradient that it had last; None before the first.
     """
 
-    __slots__ = ("group", "index", "name", "param", "state", "value")
+    __slots__ = ("group", "index", "kind", "name", "param", "state", "value")
 
     def __init__(
         self, index: int, group: Group, param: torch.Tensor, name: str, value: torch.Tensor | None
@@ -38,11 +51,25 @@ class Slot:
         self.name = name
         self.value = value
         self.state: ParameterState | None = None
+        self.kind: GradientKind | None = None
 
     @property
     def gradient(self) -> torch.Tensor | None:
         """The rule's second operand as it is now: the given value, or the gradient if any."""
         return self.param.grad if self.value is None else self.value
+
+    @property
+    def numbers(self) -> int:
+        """How many real numbers the parameter has: two for each complex element."""
+        return self.param.numel() * (2 if self.param.dtype in REAL_PARTS else 1)
+
+    def tensor(self, operand: str) -> torch.Tensor:
+        """The parameter (``"p"``) or one of its state tensors."""
+        if operand == "p":
+            return self.param
+        assert self.state is not None
+        found: torch.Tensor = self.state.peek(operand)
+        return found
 
     @property
     def gradient_name(self) -> str:
@@ -66,55 +93,3 @@ def slots_of(groups: Sequence[Group], values: Values | None = None) -> list[Slot
             value = None if values is None else values[number][k]
             slots.append(Slot(len(slots), group, param, name, value))
     return slots
-
-
-def prepare_state(
-    rule: Rule, program: Program, slot: Slot, state: OptimizerState, scalars: "ScalarStates"
-) -> None:
-    """Create the states that the program uses and the parameter does not have yet.
-
-    State tensors have the parameter's layout, and its dtype where the rule asks for no other; one
-    of another layout (from a checkpoint of a contiguous model, say) is laid out anew.
-    """
-    begun = slot.param in state
-    slot.state = state[slot.param]
-    fresh = not any(name in slot.state for name in ("step", *rule.states))
-    if not begun or (fresh and (rule.counted or rule.scalar_states)):
-        scalars.begin(slot)
-    elif not rule.counted and all(name in slot.state for name in _telling(rule, program)):
-        # Without a saved count, a state that exists tells that this is not the first update.
-        scalars.rows[slot.index, 0] = max(scalars.rows[slot.index, 0], 1.0)
-    scalars.adopt(slot)
-    for name in program.states:
-        tensor = slot.state.get(name)
-        if tensor is None:
-            if not rule.counted and name in _telling(rule, program):
-                scalars.rows[slot.index, 0] = 0.0
-            value = rule.states[name].initial_value(slot.group)
-            slot.state.put(name, _filled_like(slot.param, state_dtype(rule, name, slot), value))
-        elif tensor.shape != slot.param.shape:
-            raise RuntimeError(
-                f"{rule.name}: state {name!r} of {slot.name} has shape {tuple(tensor.shape)}; it "
-                "must have the parameter's. Delete the entry to start it anew"
-            )
-        elif memory_order(tensor) != memory_order(slot.param):
-            like = torch.empty_like(slot.param, dtype=tensor.dtype, device=tensor.device)
-            slot.state.put(name, like.detach().copy_(tensor))
-
-
-def state_dtype(rule: Rule, name: str, slot: Slot) -> torch.dtype:
-    """The dtype that a parameter's new state tensor gets."""
-    own = slot.param.dtype
-    return rule.states[name].stored_dtype(slot.group, own) or own
-
-
-def _telling(rule: Rule, program: Program) -> list[str]:
-    """The states whose absence tells that a parameter was never updated."""
-    return [name for name in program.states if not rule.states[name].late]
-
-
-def _filled_like(param: torch.Tensor, dtype: torch.dtype, value: float) -> torch.Tensor:
-    tensor = torch.zeros_like(param.detach(), dtype=dtype, memory_format=torch.preserve_format)
-    if value:
-        (torch.view_as_real(tensor) if dtype in REAL_PARTS else tensor).fill_(value)
-    return tensor

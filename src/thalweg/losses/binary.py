@@ -5,18 +5,11 @@ from typing import Any
 
 import torch
 
-from thalweg.losses.evaluate import evaluate
-from thalweg.losses.reduction import (
-    Loss,
-    WeightedLoss,
-    check_real,
-    check_same_size,
-    chosen_reduction,
-    common_size,
-    has_nan,
-    threshold,
-    weighted,
-)
+from thalweg.losses.checks import check_real, check_same_size, common_size, has_nan, threshold
+from thalweg.losses.evaluation.elements import evaluate
+from thalweg.losses.module import Loss, WeightedLoss
+from thalweg.losses.reduction import chosen_reduction
+from thalweg.losses.weighted import weighted
 from thalweg.ranges import NON_NEGATIVE, UNIT_INTERVAL, number
 from thalweg.rule.formula import Formula
 from thalweg.rule.functions import exp, held, log, log1p, maximum, where

@@ -7,14 +7,10 @@ from typing import Any
 
 import torch
 
-from thalweg.losses.evaluate import evaluate
-from thalweg.losses.reduction import (
-    Loss,
-    check_real,
-    check_same_size,
-    chosen_reduction,
-    readable,
-)
+from thalweg.losses.checks import check_real, check_same_size, readable
+from thalweg.losses.evaluation.elements import evaluate
+from thalweg.losses.module import Loss
+from thalweg.losses.reduction import chosen_reduction
 from thalweg.ranges import NON_NEGATIVE, number
 from thalweg.rule.formula import Formula
 from thalweg.rule.functions import abs, atan, held, maximum, minimum, where

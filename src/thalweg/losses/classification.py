@@ -1,29 +1,19 @@
 """Losses of one class of many: cross entropy from logits and from log probabilities, focal loss."""
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
 import torch
 
-from thalweg.losses.evaluate_rows import evaluate_rows, without
-from thalweg.losses.reduction import (
-    WeightedLoss,
-    check_floating,
-    check_real,
-    check_tensors,
-    chosen_reduction,
-    in_float32_under_autocast,
-    readable,
-    threshold,
-)
-from thalweg.ranges import NON_NEGATIVE, UNIT_INTERVAL, integer, number
+from thalweg.losses.checks import check_floating, check_tensors, threshold
+from thalweg.losses.class_targets import IGNORED, ClassTargets, checked_class, weight_by_name
+from thalweg.losses.evaluation.rows import evaluate_rows
+from thalweg.losses.module import WeightedLoss
+from thalweg.losses.reduction import chosen_reduction
+from thalweg.ranges import NON_NEGATIVE, UNIT_INTERVAL, number
 from thalweg.rule.functions import exp, expm1, held, largest, log, mean, pick, sum, where
 from thalweg.rule.rows import Kind, RowFormula
 
 Tensor = torch.Tensor
-
-IGNORED = -100  # torch's default
 
 
 class _LogSoftmax:
@@ -141,9 +131,9 @@ def cross_entropy(
     if target.shape != input.shape:
         if not input.ndim:  # nll_loss, as torch has it, raises a ValueError
             raise IndexError(f"{owner}: input must have a dimension of classes, got a 0-d tensor")
-        classes = _Classes.of(owner, input, target, weight, ignore_index)
+        targets = ClassTargets.checked(owner, input, target, weight, ignore_index)
         reduction = chosen_reduction(owner, reduction, size_average, reduce)
-        return classes.evaluated(owner, OF_CLASS, options, reduction)
+        return targets.evaluated(owner, OF_CLASS, options, reduction)
     if not target.is_floating_point():
         raise RuntimeError(
             f"{owner}: target must hold class probabilities, floating-point, where it has the "
@@ -157,7 +147,7 @@ def cross_entropy(
         )
     reduction = chosen_reduction(owner, reduction, size_average, reduce)
     dim = min(1, input.ndim - 1)
-    operands = {"x": input, "y": target} | _weights(owner, input.shape[dim], weight)
+    operands = {"x": input, "y": target} | weight_by_name(owner, input.shape[dim], weight)
     options["classes"] = float(input.shape[dim])
     # Without classes there are no rows, whatever the size says: their mean is NaN.
     divisor = None if input.shape[dim] or reduction != "mean" else 0
@@ -204,9 +194,9 @@ def nll_loss(
     owner = "nll_loss"
     check_floating(owner, input=input)
     check_tensors(owner, target=target)
-    classes = _Classes.of(owner, input, target, weight, ignore_index)
+    targets = ClassTargets.checked(owner, input, target, weight, ignore_index)
     reduction = chosen_reduction(owner, reduction, size_average, reduce)
-    return classes.evaluated(owner, LIKELIHOOD, {}, reduction)
+    return targets.evaluated(owner, LIKELIHOOD, {}, reduction)
 
 
 def focal_loss(
@@ -254,134 +244,8 @@ def focal_loss(
     check_tensors(owner, target=target)
     smoothing = threshold(owner, "label_smoothing", label_smoothing, UNIT_INTERVAL)
     options = {"gamma": number(owner, "gamma", gamma, NON_NEGATIVE), "label_smoothing": smoothing}
-    classes = _Classes.of(owner, input, target, weight, ignore_index)
-    return classes.evaluated(owner, FOCAL, options, chosen_reduction(owner, reduction))
-
-
-class _Classes(NamedTuple):
-    """The checked operands of a loss whose target is a class.
-
-    Attributes:
-        input: [C] or [N, C, *].
-        target: int64, the input's size without C.
-        weights: the weight by its name, if there is one.
-        dim: of the classes.
-        ignored: the class that counts nothing.
-    """
-
-    input: Tensor
-    target: Tensor
-    weights: Mapping[str, Tensor]
-    dim: int
-    ignored: int
-
-    @staticmethod
-    def of(
-        owner: str, input: Tensor, target: Tensor, weight: Tensor | None, ignore_index: int
-    ) -> "_Classes":
-        target, dim = class_targets(owner, input, target)
-        if weight is None:
-            return _Classes(input, target, {}, dim, checked_class(owner, ignore_index))
-        check_tensors(owner, weight=weight)
-        input, weight = in_float32_under_autocast([input, weight])
-        weights = class_weights(owner, input.dtype, input.shape[dim], weight)
-        return _Classes(input, target, weights, dim, checked_class(owner, ignore_index))
-
-    def evaluated(
-        self, owner: str, formula: RowFormula, options: Mapping[str, Any], reduction: str
-    ) -> Tensor:
-        operands = {"x": self.input, "y": self.target, **self.weights}
-        divisor = None
-        if reduction == "mean" and self.weights:
-            classes = self.input.shape[self.dim]
-            divisor = total_weight(self.target, self.weights, classes, self.ignored)
-        loss = evaluate_rows(
-            owner, formula, operands, options, reduction, self.dim, divisor, self.ignored
-        )
-        # The sum of 16-bit weights is wider than they are.
-        return loss.to(self.input.dtype) if self.weights else loss
-
-
-def total_weight(
-    target: Tensor, weights: Mapping[str, Tensor], classes: int, ignored: int
-) -> Tensor | float:
-    """The sum of the targets' weights, or their number; those ignored count nothing.
-
-    In float32 at least: 16 bits do not hold the sum of many.
-    """
-    if not weights and target.is_cpu and readable(target):
-        return int(np.count_nonzero(target.numpy() != ignored))  # much the shortest call
-    taken = target != ignored
-    if not weights or not classes:
-        return torch.count_nonzero(taken)
-    # What is out of range is found by the pass.
-    weight = weights["weight"][target.clamp(0, classes - 1)]
-    total = torch.where(taken, weight, 0.0).sum(dtype=torch.float64)
-    return total.to(torch.promote_types(weight.dtype, torch.float32))
-
-
-def checked_class(owner: str, ignore_index: Any) -> int:
-    """The class that counts nothing, as an int; TypeError or ValueError if it is no int64."""
-    found = integer(owner, "ignore_index", ignore_index)
-    if not -(2**63) <= found < 2**63:
-        raise ValueError(f"{owner}: ignore_index must fit into 64 bits, got {found}")
-    return found
-
-
-def class_targets(owner: str, input: Tensor, target: Tensor) -> tuple[Tensor, int]:
-    """The target as int64 of the input's size without its classes, and their dimension.
-
-    Raises:
-        ValueError: an input without dimensions, another number of targets than of inputs.
-        RuntimeError: another target size, or a dtype that is not int64 or uint8.
-    """
-    if not input.ndim:
-        raise ValueError(f"{owner}: input must have a dimension of classes, got a 0-d tensor")
-    dim = min(1, input.ndim - 1)
-    size = without(input.shape, dim)
-    if input.ndim == 1 and target.shape == (1,):
-        target = target.reshape(())
-    if target.shape != size:
-        expected = f"the input's size without its classes, {size}"
-        message = f"{owner}: target must have {expected}, got {tuple(target.shape)}"
-        # Another number of targets is a ValueError, another size of each a RuntimeError.
-        batch = target.ndim == 1 if input.ndim == 1 else target.shape[:1] != input.shape[:1]
-        raise ValueError(message) if batch else RuntimeError(message)
-    if target.dtype not in (torch.int64, torch.uint8):
-        raise RuntimeError(
-            f"{owner}: target must hold classes as int64 or uint8, got {target.dtype}; "
-            "write target.long()"
-        )
-    return target if target.dtype is torch.int64 else target.long(), dim
-
-
-def class_weights(
-    owner: str, dtype: torch.dtype, classes: int, weight: Tensor | None
-) -> dict[str, Tensor]:
-    """The weight by its name, if there is one, checked to be of the classes and this dtype.
-
-    Raises:
-        RuntimeError: it is not.
-    """
-    found = _weights(owner, classes, weight)
-    if weight is not None and weight.dtype is not dtype:
-        raise RuntimeError(
-            f"{owner}: weight must have the input's dtype {dtype}, got {weight.dtype}; "
-            "write weight.to(input.dtype)"
-        )
-    return found
-
-
-def _weights(owner: str, classes: int, weight: Tensor | None) -> dict[str, Tensor]:
-    if weight is None:
-        return {}
-    check_real(owner, weight=weight)
-    if weight.shape != (classes,):
-        raise RuntimeError(
-            f"{owner}: weight must have one number for each of the {classes} classes, got size "
-            f"{tuple(weight.shape)}"
-        )
-    return {"weight": weight}
+    targets = ClassTargets.checked(owner, input, target, weight, ignore_index)
+    return targets.evaluated(owner, FOCAL, options, chosen_reduction(owner, reduction))
 
 
 class NLLLoss(WeightedLoss):

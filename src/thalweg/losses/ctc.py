@@ -6,16 +6,11 @@ from typing import Any
 
 import torch
 
-from thalweg.losses.evaluate import HALVES
-from thalweg.losses.evaluate_ctc import Task, evaluate
-from thalweg.losses.reduction import (
-    Loss,
-    check_floating,
-    check_tensors,
-    chosen_reduction,
-    in_float32_under_autocast,
-    readable,
-)
+from thalweg.losses.checks import check_floating, check_tensors, readable
+from thalweg.losses.evaluation.ctc import Task, evaluate_ctc
+from thalweg.losses.evaluation.operands import HALVES, in_float32_under_autocast
+from thalweg.losses.module import Loss
+from thalweg.losses.reduction import chosen_reduction
 from thalweg.ranges import integer
 
 Tensor = torch.Tensor
@@ -97,7 +92,7 @@ def ctc_loss(
     if log_probs.dtype in HALVES:
         (log_probs,) = in_float32_under_autocast([log_probs])
     task = _checked(owner, log_probs, targets, input_lengths, target_lengths, blank, zero_infinity)
-    loss = evaluate(log_probs, task, reduction)
+    loss = evaluate_ctc(log_probs, task, reduction)
     return loss if batched or reduction != "none" else loss.squeeze(0)
 
 

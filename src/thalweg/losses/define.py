@@ -7,25 +7,26 @@ from typing import Any
 
 import torch
 
-from thalweg.losses.evaluate import evaluate
-from thalweg.losses.evaluate_rows import evaluate_rows, without
-from thalweg.losses.reduction import check_tensors, chosen_reduction, common_size
+from thalweg.losses.checks import check_tensors, common_size
+from thalweg.losses.class_targets import IGNORED
+from thalweg.losses.evaluation.elements import evaluate
+from thalweg.losses.evaluation.row_operands import without
+from thalweg.losses.evaluation.rows import evaluate_rows
+from thalweg.losses.reduction import chosen_reduction
 from thalweg.rule.formula import Formula
 from thalweg.rule.rows import ROW_WISE, Kind, RowFormula
-
-IGNORED = -100
 
 
 def loss(**options: Any) -> "Callable[[Callable[..., Any]], Defined]":
     """Turn a formula into a loss function with the formula's name.
 
-    A formula gives a number for each element, or one for each row: then it sums over the row, and
-    at least one operand's kind is said.
+    A formula returns a number for each element, or for each row. A formula of rows sums over the
+    row, and at least one of its operands is given a :class:`Kind`.
 
     Args:
-        options: what the formula reads from ``h``, with their defaults; or, under the name of an
-            operand, what that has a number for: a :class:`Kind`. Operands of which nothing is said
-            have one for each element.
+        options: what the formula reads from ``h``, with default values; or the name of an operand
+            with its :class:`Kind`, which says what the operand has a number for. Operands without a
+            kind have a number for each element.
 
     Returns:
         A decorator. The loss takes the formula's operands as tensors that broadcast, in the

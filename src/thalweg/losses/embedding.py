@@ -6,9 +6,11 @@ from typing import Any
 
 import torch
 
-from thalweg.losses.evaluate import evaluate
-from thalweg.losses.evaluate_rows import evaluate_rows
-from thalweg.losses.reduction import Loss, check_real, chosen_reduction, common_size
+from thalweg.losses.checks import check_real, common_size
+from thalweg.losses.evaluation.elements import evaluate
+from thalweg.losses.evaluation.rows import evaluate_rows
+from thalweg.losses.module import Loss
+from thalweg.losses.reduction import chosen_reduction
 from thalweg.ranges import POSITIVE, number
 from thalweg.rule.formula import Formula
 from thalweg.rule.functions import abs, largest, maximum, minimum, sqrt, sum, where

@@ -7,15 +7,16 @@ from typing import Any, NamedTuple
 
 import torch
 
-from thalweg.engine.backends.cpu.printer import Kernel, compile_stage
+from thalweg.engine.backends.cpu.kernel import Kernel
+from thalweg.engine.backends.cpu.printer import compile_stage
 from thalweg.engine.explain import Text, listing
 from thalweg.engine.formats import FORMATS
 from thalweg.engine.layout import PLAIN_TENSORS
-from thalweg.engine.observed import ByHand, Call, Evaluated, listening
+from thalweg.engine.observed import Call, FormulaCall, HandwrittenCall, observing
 from thalweg.engine.passes import handwritten
 from thalweg.engine.passes.rows import RowPass
-from thalweg.losses.evaluate import of_one_dtype
-from thalweg.losses.made_up import arguments_of
+from thalweg.losses.evaluation.operands import of_one_dtype
+from thalweg.losses.example_arguments import arguments_of
 from thalweg.rule.equations import equations_of
 from thalweg.rule.formula import BACKWARD, EACH, FACTOR, SUM, UPSTREAM
 from thalweg.rule.rows import Kind, RowFormula
@@ -33,7 +34,7 @@ def explain_loss(
 
     Args:
         loss: a function or a module.
-        tensors: its arguments; where there are none, small ones are made up.
+        tensors: its arguments; without any, small example tensors are used.
         options: its arguments by name.
         source: print the generated kernels as well.
 
@@ -42,25 +43,25 @@ def explain_loss(
     """
     name = getattr(loss, "__name__", type(loss).__name__)
     arguments = _differentiable(arguments_of(name, loss, tensors, options))
-    with listening() as heard, warnings.catch_warnings(), torch.enable_grad():
-        if not tensors:  # sizes of made-up tensors are nobody's mistake
+    with observing() as calls, warnings.catch_warnings(), torch.enable_grad():
+        if not tensors:  # nobody chose the sizes of the example tensors
             warnings.simplefilter("ignore")
         loss(**arguments)
-    if not heard and not _is_ours(loss):
+    if not calls and not _is_ours(loss):
         raise TypeError(
             f"explain: {name} evaluates no formula of thalweg; pass an optimizer that is made from "
             "a rule, or a loss of thalweg and its arguments"
         )
     lines = [f"{name}: {_sizes(arguments)}"]
-    if not any(isinstance(call, Evaluated) for call in heard):
+    if not any(isinstance(call, FormulaCall) for call in calls):
         lines += _written_down(loss)
-    if not heard:
+    if not calls:
         lines.append("  back end   tensor operations")
-    distinct = _distinct(heard)
+    distinct = _distinct(calls)
     for call in distinct:
         if len(distinct) > 1:
-            lines += ["", "a kernel" if isinstance(call, ByHand) else call.formula.name]
-        if isinstance(call, ByHand):
+            lines += ["", "a kernel" if isinstance(call, HandwrittenCall) else call.formula.name]
+        if isinstance(call, HandwrittenCall):
             lines += _by_hand(call, source)
         else:
             lines += _Formula(call, arguments).lines(source)
@@ -76,7 +77,7 @@ def _distinct(calls: Iterable[Call]) -> list[Call]:
     """Each formula and kernel once, as it was called first."""
     found: dict[Any, Call] = {}
     for call in calls:
-        key = call.file if isinstance(call, ByHand) else (call.formula, *call.operands)
+        key = call.file if isinstance(call, HandwrittenCall) else (call.formula, *call.operands)
         found.setdefault(key, call)
     return list(found.values())
 
@@ -117,7 +118,7 @@ class _Pass(NamedTuple):
 class _Formula:
     """A formula that was evaluated, and what there is to say of it."""
 
-    def __init__(self, call: Evaluated, arguments: Mapping[str, Any]) -> None:
+    def __init__(self, call: FormulaCall, arguments: Mapping[str, Any]) -> None:
         self.call, self.arguments = call, arguments
         self.names = tuple(call.operands)
         self.by_rows = isinstance(call.formula, RowFormula)
@@ -268,6 +269,6 @@ def _written_down(loss: Any) -> list[str]:
     return [line.rstrip() for line in lines if line.strip()]
 
 
-def _by_hand(call: ByHand, source: bool) -> list[str]:
+def _by_hand(call: HandwrittenCall, source: bool) -> list[str]:
     lines = [f"  back end   cpu: a kernel written by hand, thalweg/engine/passes/{call.file}"]
     return [*lines, *listing(handwritten.kernel(call.file))] if source else lines

@@ -6,15 +6,10 @@ from typing import Any
 
 import torch
 
-from thalweg.losses.evaluate import evaluate
-from thalweg.losses.reduction import (
-    REDUCTIONS,
-    Loss,
-    check_real,
-    chosen_reduction,
-    common_size,
-    has_nan,
-)
+from thalweg.losses.checks import check_real, common_size, has_nan
+from thalweg.losses.evaluation.elements import evaluate
+from thalweg.losses.module import Loss
+from thalweg.losses.reduction import REDUCTIONS, chosen_reduction
 from thalweg.ranges import NON_NEGATIVE, number
 from thalweg.rule.formula import Formula
 from thalweg.rule.functions import exp, held, log, where

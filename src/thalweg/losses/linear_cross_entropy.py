@@ -1,47 +1,28 @@
-"""A linear layer and cross entropy in one, for so many classes that the logits fill the memory.
-
-The logits of a few rows at a time are computed, turned into their own gradients where they lie, and
-multiplied into the gradients of input and weight. Those of the whole batch never exist.
-"""
+"""A linear layer and cross entropy in one, for so many classes that logits fill the memory."""
 
 import math
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
 from thalweg.engine import observed
-from thalweg.losses.classification import (
-    IGNORED,
-    OF_CLASS,
-    checked_class,
-    class_weights,
-    cross_entropy,
-    total_weight,
-)
-from thalweg.losses.evaluate import (
-    Needed,
-    Tensors,
-    are_plain,
-    evaluated,
-    reduced,
-)
-from thalweg.losses.evaluate_rows import RowCall
-from thalweg.losses.reduction import (
-    WeightedLoss,
-    check_floating,
-    check_tensors,
-    chosen_reduction,
-    threshold,
-)
+from thalweg.losses.checks import check_floating, check_tensors, threshold
+from thalweg.losses.class_targets import IGNORED, checked_class, class_weights, total_weight
+from thalweg.losses.classification import OF_CLASS, cross_entropy
+from thalweg.losses.evaluation.autograd import evaluated
+from thalweg.losses.evaluation.chunks import ChunkEvaluator, linear_logits
+from thalweg.losses.evaluation.operands import are_plain
+from thalweg.losses.evaluation.rows import RowEvaluator
+from thalweg.losses.module import WeightedLoss
+from thalweg.losses.reduction import chosen_reduction
 from thalweg.ranges import UNIT_INTERVAL
 from thalweg.rule.formula import EACH, FACTOR, SUM
 
 Tensor = torch.Tensor
-Gradients = list[Tensor | None]
 
-ROOM = 20 * 2**20  # bytes of logits at a time
-EVENLY = 32  # rows that products divide their work into
-FEWEST_ROWS = 64  # fewer leave a matrix product waiting for the weight
+CHUNK_BYTES = 20 * 2**20  # of logits at a time
+ROW_MULTIPLE = 32  # matrix products work on blocks of so many rows
+FEWEST_ROWS = 64  # with fewer, a matrix product waits for the weight to be read
 
 
 def linear_cross_entropy(
@@ -119,7 +100,7 @@ def linear_cross_entropy(
         and (weight is None or not weight.requires_grad)
     )
     if not in_chunks:
-        logits = _logits(input, linear_weight, linear_bias)
+        logits = linear_logits(input, linear_weight, linear_bias)
         return cross_entropy(
             logits,
             target,
@@ -128,6 +109,33 @@ def linear_cross_entropy(
             reduction=reduction,
             label_smoothing=smoothing,
         )
+    rows_wanted = getattr(options, "batch_chunk_size", None)
+    return _in_chunks(
+        input,
+        linear_weight,
+        target,
+        linear_bias,
+        weight,
+        reduction,
+        ignored,
+        smoothing,
+        rows_wanted,
+    )
+
+
+def _in_chunks(
+    input: Tensor,
+    linear_weight: Tensor,
+    target: Tensor,
+    linear_bias: Tensor | None,
+    weight: Tensor | None,
+    reduction: str,
+    ignored: int,
+    smoothing: float,
+    chunk_rows: int | None,
+) -> Tensor:
+    """The loss of checked operands that kernels can read, with targets that are classes."""
+    owner, classes = "linear_cross_entropy", len(linear_weight)
     dtype = input.dtype
     # Under autocast products are in 16 bits, and the loss in float32.
     if torch.is_autocast_enabled("cpu") and dtype is not torch.float64:
@@ -141,7 +149,7 @@ def linear_cross_entropy(
     if reduction == "mean":
         divisor = float(total_weight(target, weights, classes, ignored))
         scale = 1.0 / divisor if divisor else math.nan
-    call = RowCall(
+    of_logits = RowEvaluator(
         owner,
         OF_CLASS,
         ("x", "y", *weights),
@@ -153,148 +161,26 @@ def linear_cross_entropy(
         options={"label_smoothing": smoothing, FACTOR: scale},
         in_place=True,
     )
-    size = getattr(options, "batch_chunk_size", None) or _rows_of_a_chunk(linear_weight)
+    chunk_rows = chunk_rows or _rows_of_a_chunk(linear_weight)
     vectors = input if input.ndim == 2 else input.unsqueeze(0)
-    if observed.listener is not None:  # the logits of one row stand for all
-        row = _logits(vectors[:1], linear_weight, linear_bias)
+    if observed.observer is not None:  # one row of logits is shown, not all of them
+        row = linear_logits(vectors[:1], linear_weight, linear_bias)
         operands = {"x": row, "y": target[:1], **weights}
-        smoothed = {"label_smoothing": smoothing}
-        observed.listener(observed.Evaluated(OF_CLASS, operands, smoothed, reduction, 1))
+        shown = {"label_smoothing": smoothing}
+        observed.observer(observed.FormulaCall(OF_CLASS, operands, shown, reduction, 1))
     values = {"input": vectors, "linear_weight": linear_weight, "target": target, **weights}
     if linear_bias is not None:
         values["linear_bias"] = linear_bias
     needed = tuple(v.requires_grad for v in values.values()) if torch.is_grad_enabled() else ()
-    chunks = _Chunks(call, size, (*values,), () if reduction == "none" else needed)
-    result = evaluated(chunks, [*values.values()], needed)
+    in_forward = () if reduction == "none" else needed
+    evaluator = ChunkEvaluator(of_logits, chunk_rows, (*values,), in_forward)
+    result = evaluated(evaluator, [*values.values()], needed)
     return result.reshape(input.shape[:-1]) if reduction == "none" else result
 
 
 def _rows_of_a_chunk(linear_weight: Tensor) -> int:
-    rows = ROOM // max(1, linear_weight.shape[0] * linear_weight.itemsize)
-    return max(FEWEST_ROWS, rows // EVENLY * EVENLY)
-
-
-def _logits(input: Tensor, linear_weight: Tensor, linear_bias: Tensor | None) -> Tensor:
-    """[N, C, *] or [C]: the rows of the weight in front of its other dimensions."""
-    size = linear_weight.shape[:-1]
-    rows = input if input.ndim == 2 else input.unsqueeze(0)
-    columns = linear_weight.flatten(0, -2).t()
-    if linear_bias is None:
-        logits = torch.mm(rows, columns)
-    else:
-        logits = torch.addmm(linear_bias.flatten(), rows, columns)
-    return logits.reshape(*input.shape[:-1], *size)
-
-
-class _Chunks(NamedTuple):
-    """One chunk of rows after the other; what autograd's functions need of a pass.
-
-    Attributes:
-        call: what is done with the logits of a chunk.
-        size: rows of a chunk.
-        names: of the operands: input, linear_weight and target, then those of weight and
-            linear_bias that there are.
-        needed: which of them need a gradient; empty if none does.
-    """
-
-    call: RowCall
-    size: int
-    names: tuple[str, ...]
-    needed: Needed
-
-    @property
-    def kind(self) -> str:
-        return self.call.kind
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.call.dtype
-
-    @property
-    def scale(self) -> float:
-        return self.call.scale
-
-    def other(self, kind: str, needed: Needed, **more: Any) -> "_Chunks":
-        """Another kind of pass over the same operands, with some options set otherwise."""
-        return self._replace(call=self.call.other(kind, (), **more), needed=needed)
-
-    def arranged(self, values: list[Tensor]) -> "tuple[_Chunks, list[Tensor]]":
-        """The operands; products take them however they lie."""
-        return self, values
-
-    def result(self, values: Tensors) -> Tensor:
-        """Room for the values of the rows."""
-        return values[0].new_empty(len(values[0]), dtype=self.dtype)
-
-    def above(self, upstream: Tensor, values: Tensors) -> Tensor:
-        """What comes from above, for each row."""
-        return self.call.above(upstream, values)
-
-    def eagerly(self, values: Tensors) -> Tensor:
-        """The values by tensor operations, on all logits at once."""
-        given = dict(zip(self.names, values, strict=True))
-        logits = _logits(given["input"], given["linear_weight"], given.get("linear_bias"))
-        operands = [logits.to(self.dtype), given["target"]]
-        return self.call.eagerly(operands + [given[n] for n in ("weight",) if n in given])
-
-    def reduced(self, each: Tensor, values: Tensors) -> Tensor:
-        """The sum that the call stands for, by tensor operations."""
-        return reduced(each, 1.0) * self.scale
-
-    def __call__(self, values: Tensors, *of_rows: Tensor) -> tuple[list[float], Gradients]:
-        """The sum, and a gradient for each operand that needs one.
-
-        Args:
-            values: the operands.
-            of_rows: where the values of the rows go, or what comes from above for them.
-        """
-        given = dict(zip(self.names, values, strict=True))
-        needed = {name for name, need in zip(self.names, self.needed, strict=False) if need}
-        input, linear_weight, target = values[:3]
-        bias, weights = given.get("linear_bias"), [given[n] for n in ("weight",) if n in given]
-        gradients: dict[str, Tensor] = {}
-        # Sums over the chunks, which 16 bits do not hold.
-        wide = torch.promote_types(input.dtype, torch.float32)
-        if "input" in needed:
-            gradients["input"] = torch.empty_like(input)
-        if "linear_weight" in needed:
-            make = torch.empty_like if len(input) else torch.zeros_like
-            gradients["linear_weight"] = make(linear_weight, dtype=wide)
-        if bias is not None and "linear_bias" in needed:
-            gradients["linear_bias"] = torch.zeros_like(bias, dtype=wide)
-        call = self.call._replace(needed=(True,) if needed else ())
-        classes, rows = len(linear_weight), len(input)
-        room = input.new_empty(min(self.size, rows), classes)
-        total = 0.0
-        # Under autocast the operands have been cast, and products write where they are told.
-        with torch.autocast("cpu", enabled=False):
-            for first in range(0, rows, self.size):
-                chunk = slice(first, first + self.size)
-                vectors = input[chunk]
-                logits = room[: len(vectors)]
-                if bias is None:
-                    torch.mm(vectors, linear_weight.t(), out=logits)
-                else:
-                    torch.addmm(bias, vectors, linear_weight.t(), out=logits)
-                # Under autocast the loss is of wider numbers than the products.
-                own = logits.to(self.dtype)
-                part = call._replace(sizes=(len(vectors), classes, 1))
-                (value,), _ = part([own, target[chunk], *weights], *[t[chunk] for t in of_rows])
-                total += value
-                if not needed:
-                    continue
-                if own is not logits:
-                    logits.copy_(own)
-                if "input" in gradients:
-                    torch.mm(logits, linear_weight, out=gradients["input"][chunk])
-                if "linear_weight" in gradients:
-                    # The first chunk overwrites what there was.
-                    product, beta = (logits.t().to(wide), vectors.to(wide)), 1 if first else 0
-                    gradients["linear_weight"].addmm_(*product, beta=beta)
-                if "linear_bias" in gradients:
-                    gradients["linear_bias"] += logits.sum(0, dtype=wide)
-        found = {name: g.to(input.dtype) for name, g in gradients.items()}
-        return [total], [found.get(name) for name in self.names]
+    rows = CHUNK_BYTES // max(1, linear_weight.shape[0] * linear_weight.itemsize)
+    return max(FEWEST_ROWS, rows // ROW_MULTIPLE * ROW_MULTIPLE)
 
 
 def _check_sizes(

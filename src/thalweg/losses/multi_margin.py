@@ -4,14 +4,11 @@ from typing import Any
 
 import torch
 
-from thalweg.losses.evaluate_rows import evaluate_rows
-from thalweg.losses.reduction import (
-    WeightedLoss,
-    check_floating,
-    check_tensors,
-    chosen_reduction,
-    in_float32_under_autocast,
-)
+from thalweg.losses.checks import check_floating, check_tensors
+from thalweg.losses.evaluation.operands import in_float32_under_autocast
+from thalweg.losses.evaluation.rows import evaluate_rows
+from thalweg.losses.module import WeightedLoss
+from thalweg.losses.reduction import chosen_reduction
 from thalweg.ranges import number
 from thalweg.rule.functions import is_at, mean, pick, where
 from thalweg.rule.rows import Kind, RowFormula

@@ -1,28 +1,27 @@
-"""The hinge between each class of a set and each class beside it."""
+"""The hinge between each class of a set and each class outside it."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from thalweg.engine.backends.cpu.threads import WORTH_A_THREAD
 from thalweg.engine.passes import handwritten
-from thalweg.losses.evaluate import HALVES, have_kernel, number_like, recorded
-from thalweg.losses.reduction import (
-    Loss,
-    check_floating,
-    check_tensors,
-    chosen_reduction,
-    in_float32_under_autocast,
-    readable,
-)
+from thalweg.losses.checks import check_floating, check_tensors, readable
+from thalweg.losses.evaluation.autograd import evaluated
+from thalweg.losses.evaluation.evaluator import Gradients, Needed, Tensors
+from thalweg.losses.evaluation.operands import HALVES, have_kernel, in_float32_under_autocast
+from thalweg.losses.module import Loss
+from thalweg.losses.reduction import chosen_reduction
+from thalweg.rule.formula import BACKWARD, EACH, FACTOR, SUM
 
 Tensor = torch.Tensor
 
 OWNER = "multilabel_margin_loss"
 KERNEL = "_multilabel_margin.py"
 ENDS_A_ROW = -1
-PARTS = 4  # of the rows for each thread: some rows have more targets than others
+PARTS = 4  # tickets for each thread: some rows have more targets, and take longer, than others
 
 
 def multilabel_margin_loss(
@@ -78,11 +77,11 @@ def multilabel_margin_loss(
     scale = 1 / (classes * count) if count else float("nan")
     if not (have_kernel([x]) and target.is_cpu):
         _check_classes(target, classes)
-        loss = _eagerly(x, target, each, scale)
-    elif torch.is_grad_enabled() and x.requires_grad:
-        loss = _pairs(x, target, each, scale)
+        loss = _by_tensor_operations(x, target, each, scale)
     else:
-        loss = _run(x, target, each, scale)
+        needed = (torch.is_grad_enabled() and x.requires_grad, False)
+        evaluator = _PairEvaluator(EACH if each else SUM, x.dtype, scale, needed, [])
+        loss = evaluated(evaluator, [x, target], needed)
     if each and input.ndim < 2:
         loss = loss.reshape(())
     return loss.to(dtype) if dtype in HALVES else loss
@@ -118,16 +117,68 @@ def _check_classes(target: Tensor, classes: int) -> None:
         )
 
 
-def _run(
-    input: Tensor, target: Tensor, each: bool, scale: float, slopes: Tensor | None = None
-) -> Tensor:
-    """The value of each row or of all, and the derivatives, by the kernel."""
+class _PairEvaluator(NamedTuple):
+    """The loss with its settings; an :class:`Evaluator` whose operands are input and target.
+
+    Attributes:
+        kind: what the kernel does with the values.
+        dtype: of the input.
+        scale: what values and derivatives are multiplied by.
+        needed: whether the input needs a gradient, and False for the target.
+        kept: holds the derivatives of each row's value, once ``EACH`` has computed them along with
+            the values: half the work of a pass for ``BACKWARD``.
+    """
+
+    kind: str
+    dtype: torch.dtype
+    scale: float
+    needed: Needed
+    kept: list[Tensor]
+
+    def __call__(
+        self, values: Tensors, *values_or_upstream: Tensor
+    ) -> tuple[list[float], Gradients]:
+        x, y = values
+        if self.kind == BACKWARD and self.kept:
+            return [], [self.kept.pop().mul_(values_or_upstream[0][:, None]), None]
+        slopes = torch.empty(x.shape, dtype=x.dtype) if True in self.needed else None
+        totals = _run_kernel(x, y, self.scale, slopes)
+        if self.kind == SUM:
+            return [float(totals.sum())], [slopes, None]
+        if self.kind == EACH:
+            values_or_upstream[0].copy_(torch.from_numpy(totals * self.scale))
+            self.kept[:] = [] if slopes is None else [slopes]
+            return [], [None, None]
+        assert slopes is not None, "backward runs where the input needs a gradient"
+        return [], [slopes.mul_(values_or_upstream[0][:, None]), None]
+
+    def with_kind(self, kind: str, needed: Needed, **options: Any) -> "_PairEvaluator":
+        return self._replace(kind=kind, needed=needed, scale=options.get(FACTOR, self.scale))
+
+    def arranged(self, values: list[Tensor]) -> "tuple[_PairEvaluator, list[Tensor]]":
+        return self, values
+
+    def new_values(self, values: Tensors) -> Tensor:
+        return values[0].new_empty(len(values[0]))
+
+    def arranged_upstream(self, upstream: Tensor, values: Tensors) -> Tensor:
+        return upstream
+
+    def by_tensor_operations(self, values: Tensors) -> Tensor:
+        x, y = values
+        return _by_tensor_operations(x, y, self.kind == EACH, self.scale)
+
+
+def _run_kernel(
+    input: Tensor, target: Tensor, scale: float, slopes: Tensor | None
+) -> npt.NDArray[np.float64]:
+    """The unscaled value of each row; stores the scaled derivatives in ``slopes``."""
     x, y = input.detach().contiguous(), target.contiguous()
     rows, classes = x.shape
     threads = max(1, min(torch.get_num_threads(), 2 * rows * classes // WORTH_A_THREAD, rows))
     parts = PARTS * threads if threads > 1 else 1
     scratch = torch.empty(parts, classes, dtype=x.dtype)
-    # Of each row, and behind them the factor of the derivatives and how many rows are wrong.
+    # One total for each row, then the factor of the derivatives, then 1.0 if a target is wrong.
     totals = np.zeros(rows + 2)
     totals[rows] = scale
     addresses = [t.data_ptr() for t in (x, y, scratch)]
@@ -137,44 +188,11 @@ def _run(
     handwritten.run(KERNEL, arguments, threads)
     if totals[rows + 1]:
         _check_classes(y, classes)
-    if each:
-        return torch.from_numpy(totals[:rows] * scale).to(x.dtype)
-    return number_like(x, totals[:rows].sum() * scale)
+    return totals[:rows]
 
 
-class _Pairs(torch.autograd.Function):
-    """The loss by the kernel, with the derivatives for an upstream of 1 kept."""
-
-    @staticmethod
-    def forward(ctx: Any, input: Tensor, target: Tensor, each: bool, scale: float) -> Tensor:
-        ctx.each, ctx.scale = each, scale
-        ctx.save_for_backward(input, target)
-        ctx.slopes = torch.empty(input.shape, dtype=input.dtype)
-        return _run(input, target, each, scale, ctx.slopes)
-
-    @staticmethod
-    def backward(ctx: Any, upstream: Tensor) -> Any:
-        input, target = ctx.saved_tensors
-        if torch.is_grad_enabled():
-            value = _eagerly(input, target, ctx.each, ctx.scale)
-            (slopes,) = torch.autograd.grad(value, input, upstream, create_graph=True)
-            return slopes, None, None, None
-        slopes, ctx.slopes = ctx.slopes, None
-        if slopes is None:  # handed out before, and perhaps changed since
-            slopes = torch.empty(input.shape, dtype=input.dtype)
-            _run(input, target, ctx.each, ctx.scale, slopes)
-        if ctx.each:
-            slopes *= upstream[:, None]
-        elif (factor := upstream.item()) != 1.0:
-            slopes *= factor
-        return slopes, None, None, None
-
-
-_pairs = recorded(_Pairs)
-
-
-def _eagerly(input: Tensor, target: Tensor, each: bool, scale: float) -> Tensor:
-    """The same by tensor operations, in memory for all pairs at once."""
+def _by_tensor_operations(input: Tensor, target: Tensor, each: bool, scale: float) -> Tensor:
+    """The values or their sum, with all pairs in memory at once."""
     taken = (target == ENDS_A_ROW).cumsum(-1) == 0
     if readable(target) and target.numel():  # the longest row's
         longest = int(taken.sum(-1).max())

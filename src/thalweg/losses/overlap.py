@@ -4,8 +4,10 @@ from typing import Any
 
 import torch
 
-from thalweg.losses.evaluate_rows import evaluate_rows
-from thalweg.losses.reduction import Loss, check_real, check_same_size, chosen_reduction
+from thalweg.losses.checks import check_real, check_same_size
+from thalweg.losses.evaluation.rows import evaluate_rows
+from thalweg.losses.module import Loss
+from thalweg.losses.reduction import chosen_reduction
 from thalweg.ranges import NON_NEGATIVE, number
 from thalweg.rule.functions import sum
 from thalweg.rule.rows import RowFormula

@@ -5,16 +5,11 @@ from typing import Any
 
 import torch
 
-from thalweg.losses.evaluate import evaluate
-from thalweg.losses.reduction import (
-    Loss,
-    check_real,
-    check_tensors,
-    chosen_reduction,
-    threshold,
-    warn_of_sizes,
-    weighted,
-)
+from thalweg.losses.checks import check_real, check_tensors, threshold, warn_of_sizes
+from thalweg.losses.evaluation.elements import evaluate
+from thalweg.losses.module import Loss
+from thalweg.losses.reduction import chosen_reduction
+from thalweg.losses.weighted import weighted
 from thalweg.ranges import NON_NEGATIVE, POSITIVE
 from thalweg.rule.formula import Formula
 from thalweg.rule.functions import abs, where

@@ -1,12 +1,14 @@
-"""The share of predictions that are wrong: a metric, which tells so where it is trained with."""
+"""The share of predictions that are wrong: a metric, whose backward raises an error."""
 
 from typing import Any
 
 import torch
 
-from thalweg.losses.evaluate import HALVES
-from thalweg.losses.evaluate_rows import without
-from thalweg.losses.reduction import Loss, check_real, chosen_reduction, readable
+from thalweg.losses.checks import check_real, readable
+from thalweg.losses.evaluation.operands import HALVES
+from thalweg.losses.evaluation.row_operands import without
+from thalweg.losses.module import Loss
+from thalweg.losses.reduction import chosen_reduction
 
 Tensor = torch.Tensor
 

@@ -125,7 +125,7 @@ class ModelAverage:
         self._listed: tuple[ModuleTensors, ModuleTensors] | None = None
         self._one_by_one: list[Pair] = []
         self._copied = False  # some values are copies, of tensors on another device
-        self._engine = Engine(AVERAGE, weakref.proxy(self))
+        self._engine = Engine(AVERAGE, self)
 
     def serves(self, average: Module, model: Module) -> bool:
         """Whether these are its modules."""

@@ -112,7 +112,7 @@ def describe(cls: type[Optimizer]) -> Described:
 def _traced(optimizer: Optimizer) -> dict[str, Any]:
     engine = optimizer._engine
     (slot,) = engine.look_at_slots()
-    program, formats, _ = engine.foresee(slot)
+    program, formats, _ = engine.preview(slot)
     tensors = optimizer.composed_rule.tensor_states
     sizes = [formats[name] for name in program.states]
     return dict(
@@ -120,7 +120,7 @@ def _traced(optimizer: Optimizer) -> dict[str, Any]:
         states=tuple(program.states),
         numbers=tuple(engine.shown_scalars),
         other_states=tuple(n for n in tensors if n not in program.states),
-        bytes_per_parameter=sum(form.itemsize for form in sizes if form),
+        bytes_per_parameter=sum(form.bytes_per_element for form in sizes if form),
     )
 
 

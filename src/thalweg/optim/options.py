@@ -7,9 +7,9 @@ import numpy as np
 import torch
 
 from thalweg.names import nearest
-from thalweg.ranges import OrNone, Range, Ranges
+from thalweg.ranges import OrNone, Range, Ranges, number
 from thalweg.rule import Transform
-from thalweg.rule.program import number
+from thalweg.rule.program import number as without_gradient
 
 # How a step is carried out, not what it does: the options that every optimizer with a rule takes.
 MODES: dict[str, Any] = {
@@ -168,9 +168,5 @@ def _check_number(owner: str, name: str, value: Any, allowed: Range) -> None:
             )
         if value.device.type == "meta":  # a tensor without values is checked where it has some
             return
-    elif isinstance(value, bool) or not hasattr(value, "__float__"):
-        raise TypeError(
-            f"{owner}: {name} must be a number, got {type(value).__name__} {value!r:.200}"
-        )
-    if number(value) not in allowed:
-        raise ValueError(f"{owner}: {name} must be {allowed}, got {value}")
+        value = without_gradient(value)
+    number(owner, name, value, allowed, flags=False, infinite=True)

@@ -6,7 +6,6 @@
 nan
 """
 
-from contextvars import ContextVar, Token
 from typing import Any
 
 import torch
@@ -180,7 +179,7 @@ def mean(x: Any, over: str = "tensor") -> Any:
     """The mean of x over what :func:`sum` sums over."""
     total = sum(x, over)
     if isinstance(x, Symbol):
-        return total / x.graph.count(over)
+        return total / x.graph.count(over, total.place)
     return total / sum(torch.ones_like(x), over)
 
 
@@ -216,44 +215,7 @@ def is_at(x: Any, index: Any) -> Any:
     return torch.arange(x.shape[-1], device=x.device) == index
 
 
-class AllTensors:
-    """Sums over all tensors for rules that run eagerly, one tensor at a time.
-
-    A rule that needs such a sum is run once per tensor to collect the parts (``Incomplete`` ends
-    that run) and again with the total. ``totals`` holds those already known, in the order the rule
-    asks for them.
-    """
-
-    class Incomplete(Exception):
-        """Raised inside a rule that asked for a total which is still being collected."""
-
-        def __init__(self, part: torch.Tensor) -> None:
-            self.part = part
-
-    def __init__(self, totals: list[torch.Tensor]) -> None:
-        self.totals = totals
-        self.asked = 0
-
-    def __enter__(self) -> "AllTensors":
-        self.asked = 0
-        self._token: Token[AllTensors | None] = _all_tensors.set(self)
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        _all_tensors.reset(self._token)
-
-
-_all_tensors: ContextVar[AllTensors | None] = ContextVar("all_tensors", default=None)
-
-
 def _eager_sum(x: torch.Tensor, over: str) -> torch.Tensor:
     if over == "row":
         return torch.sum(x, -1, keepdim=True, dtype=torch.float64).to(x.dtype)
-    part = torch.sum(x, dtype=torch.float64).to(x.dtype)
-    run = _all_tensors.get()
-    if over == "tensor" or run is None:
-        return part
-    run.asked += 1
-    if run.asked > len(run.totals):
-        raise AllTensors.Incomplete(torch.sum(x, dtype=torch.float64))
-    return run.totals[run.asked - 1].to(device=x.device, dtype=x.dtype)
+    return torch.sum(x, dtype=torch.float64).to(x.dtype)

@@ -125,24 +125,33 @@ class Program:
         """Python for the REDUCED constants of a stage, to run on float64 arrays over tensors.
 
         ``between(c, r, n, N)`` takes the prologue's constants, the reductions of all earlier
-        stages, the element count of each tensor and that of all; its names (``sqrt``, ``where``,
-        ...) are the array library's.
+        stages, the element count of each tensor and the values of :meth:`counts_over_all`; its
+        names (``sqrt``, ``where``, ...) are the array library's.
         """
-        wanted = [c for c in self.stages[stage].constants if c.level is Level.REDUCED]
+        wanted = self._reduced_constants(stage)
         reductions = [r for s in self.stages[:stage] for r in s.reductions]
         names = {c: f"c[{i}]" for i, c in enumerate(self.constants)}
         names |= {r: f"r[{i}]" for i, r in enumerate(reductions)}
+        names |= {n: f"N[{i}]" for i, n in enumerate(self.counts_over_all(stage))}
         lines: list[str] = []
         for node in ordered(wanted, stop=names):
             if node in names:
                 continue
             if node.op == "count":
-                names[node] = "n" if node.detail == "tensor" else "N"
+                names[node] = "n"
                 continue
             names[node] = f"v{len(lines)}"
             lines.append(f"    {names[node]} = {spell(node, names)}  # {node.line}")
         result = ", ".join(names[w] for w in wanted)
         return "\n".join(["def between(c, r, n, N):", *lines, f"    return [{result}]", ""])
+
+    def counts_over_all(self, stage: int) -> tuple[Symbol, ...]:
+        """The nodes that count the elements of all tensors, of those that a stage depends on."""
+        nodes = ordered(self._reduced_constants(stage))
+        return tuple(n for n in nodes if n.op == "count" and n.detail == "all")
+
+    def _reduced_constants(self, stage: int) -> list[Symbol]:
+        return [c for c in self.stages[stage].constants if c.level is Level.REDUCED]
 
 
 def build(

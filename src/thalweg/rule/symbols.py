@@ -24,6 +24,7 @@ from thalweg.rule.operations import OPERATIONS
 
 _PACKAGE = str(Path(__file__).parent)
 Value = float | bool
+Place = tuple[Any, ...]
 Rewrite = Callable[[str, "tuple[Symbol, ...]"], "Symbol | None"]
 
 
@@ -45,13 +46,14 @@ class Symbol:
             over), ``pick`` and ``is_at`` (an element of a row by its index).
         args: the nodes it is computed from.
         detail: the literal's value, the input's or operand's name, the reduction's scope.
+        place: of a sum over all tensors, and of their count: where in the rule it is asked for.
         level: when its value is known.
         stage: the first stage of the program in which its value can be had.
         value: a SCALAR's concrete value at tracing time, for ``if``; None at other levels.
         line: ``file.py:12`` of the rule that made it.
     """
 
-    __slots__ = ("args", "detail", "graph", "level", "line", "op", "stage", "value")
+    __slots__ = ("args", "detail", "graph", "level", "line", "op", "place", "stage", "value")
 
     # __eq__ builds a condition, so identity is what hashing and `in` on keys must mean.
     __hash__ = object.__hash__
@@ -66,6 +68,7 @@ class Symbol:
         stage: int,
         value: Value | None,
         line: str,
+        place: Place | None = None,
     ) -> None:
         self.graph = graph
         self.op = op
@@ -75,6 +78,7 @@ class Symbol:
         self.stage = stage
         self.value = value
         self.line = line
+        self.place = place
 
     @property
     def is_condition(self) -> bool:
@@ -204,6 +208,7 @@ class Graph:
         self._scopes = scopes
         self._nodes: dict[tuple[Any, ...], Symbol] = {}
         self.guards: dict[Symbol, bool] = {}
+        self._turns: dict[Place, int] = {}
         self._rewrite: Rewrite | None = None
         self._line: str | None = None
 
@@ -254,18 +259,40 @@ class Graph:
         return self._intern("load", (), operand, Level.ELEMENT, 0, None)
 
     def reduce(self, x: Symbol, scope: str) -> Symbol:
-        """The sum of ``x`` over a tensor, all tensors or a row, known one stage later."""
+        """The sum of ``x`` over a tensor, all tensors or a row, known one stage later.
+
+        Programs of other groups have a sum over all tensors in common with this one if the same
+        call in the rule asks for it. What is summed may be another expression there: a group
+        without weight decay sums g * g where another sums (g + weight_decay * p) ** 2.
+        """
         if scope not in self._scopes:
             raise ValueError(
                 f"{_rule_line()}: a sum over {scope!r} is not known here; over must be one of "
                 f"{', '.join(map(repr, self._scopes))}"
             )
-        return self._intern("reduce", (x,), scope, Level.REDUCED, x.stage + 1, None)
+        place = self._next_place() if scope == "all" else None
+        return self._intern("reduce", (x,), scope, Level.REDUCED, x.stage + 1, None, place)
 
-    def count(self, scope: str) -> Symbol:
-        """How many elements a reduction of that scope runs over."""
+    def count(self, scope: str, place: Place | None = None) -> Symbol:
+        """How many elements a sum of that scope runs over; ``place``: that sum's, over all."""
         known_from = 0 if scope == "row" else 1
-        return self._intern("count", (), scope, Level.REDUCED, known_from, None)
+        return self._intern("count", (), scope, Level.REDUCED, known_from, None, place)
+
+    def _next_place(self) -> Place:
+        """Where the rule stands, and how often it has stood there before.
+
+        The place is the chain of calls from the rule to here, each by its file and instruction.
+        """
+        calls: list[Any] = []
+        frame: FrameType | None = sys._getframe(1)
+        while frame is not None and frame.f_code.co_name != "trace":
+            code = frame.f_code
+            if not code.co_filename.startswith(_PACKAGE):
+                calls.append((code.co_filename, code.co_firstlineno, frame.f_lasti))
+            frame = frame.f_back
+        place = tuple(calls)
+        turn = self._turns[place] = self._turns.get(place, 0) + 1
+        return (*place, turn)
 
     def row(self, operand: str) -> Symbol:
         """An operand that has one number for each row."""
@@ -334,12 +361,14 @@ class Graph:
         level: Level,
         stage: int,
         value: Value | None,
+        place: Place | None = None,
     ) -> Symbol:
         # repr keeps 0.0 and -0.0 apart and makes NaN equal to itself; type, True and 1.0.
-        key = (op, tuple(id(a) for a in args), type(detail), repr(detail))
+        key = (op, tuple(id(a) for a in args), type(detail), repr(detail), place)
         node = self._nodes.get(key)
         if node is None:
-            node = Symbol(self, op, args, detail, level, stage, value, self._line or _rule_line())
+            line = self._line or _rule_line()
+            node = Symbol(self, op, args, detail, level, stage, value, line, place)
             self._nodes[key] = node
         return node
 

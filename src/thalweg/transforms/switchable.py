@@ -14,7 +14,7 @@ def switchably_decaying(update: Update) -> Update:
 
     @wraps(update)
     def rule(p: Any, g: Any, s: Any, h: Any) -> Any:
-        # One call for both kinds: sums over all tensors inside are told by where they are asked for.
+        # One call for both kinds: a sum over all tensors is known by the place that asks for it.
         if h.decoupled_weight_decay:
             p = shrunk(p, h)
         else:

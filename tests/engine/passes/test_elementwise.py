@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from thalweg.engine.passes.elementwise import Pass, _Layout
+from thalweg.engine.passes.elementwise import ElementPass, _Layout
 from thalweg.rule.formula import EACH, FACTOR, SUM, Formula
 
 SIZES = [0, 1, 2, 63, 4095, 4096, 4097, 16384, 16385, 100_003]
@@ -30,8 +30,8 @@ def run(
     tensors = [operands[name] for name in program.operands]
     constants = program.scalars(options)
     assert constants is not None
-    kernel = Pass(program, [t.dtype for t in tensors], constants)
-    (total,) = kernel.run(x.numel(), [t.data_ptr() for t in tensors])
+    kernel = ElementPass(program, [t.dtype for t in tensors], constants)
+    (total,) = kernel.run(x.numel(), *[t.data_ptr() for t in tensors])
     return total, written
 
 
@@ -79,7 +79,7 @@ def test_one_pass_in_many_threads_at_once(size: int) -> None:
     program = Formula(product).program(SUM, options, ["x", "y"], ["x"])
     constants = program.scalars(options)
     assert constants is not None
-    kernel = Pass(program, [torch.float32] * 3, constants)
+    kernel = ElementPass(program, [torch.float32] * 3, constants)
     assert program.operands == ("x", "y", "_d_x")
 
     def work(value: int) -> bool:
@@ -87,7 +87,7 @@ def test_one_pass_in_many_threads_at_once(size: int) -> None:
         addresses = [t.data_ptr() for t in (x, y, dx)]
         for _ in range(20):
             y.fill_(value + 1.0)
-            (total,) = kernel.run(size, addresses)
+            (total,) = kernel.run(size, *addresses)
             if total != 0.5 * value * (value + 1) * size or not (dx == 2 * y).all():
                 return False
         return True
@@ -114,7 +114,7 @@ def test_values_alone() -> None:
     tensors = {"x": x, "y": y, "_value": value}
     constants = program.scalars({"factor": 2.0})
     assert constants is not None
-    kernel = Pass(program, [torch.float32] * len(program.operands), constants)
+    kernel = ElementPass(program, [torch.float32] * len(program.operands), constants)
     addresses = [tensors[name].data_ptr() for name in program.operands]
-    assert kernel.run(5, addresses) == []
+    assert kernel.run(5, *addresses) == []
     assert value.tolist() == [0.0, 2.0, 4.0, 6.0, 8.0]

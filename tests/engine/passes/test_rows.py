@@ -10,8 +10,10 @@ import torch
 from torch import Tensor
 
 from tests.rule.test_rows import FORMULAS, made, names_of
-from thalweg.engine.passes.rows import KEPT_SIZES, LANES, RowPass
-from thalweg.losses.evaluate_rows import evaluate_rows
+from thalweg.engine.passes.base import KEPT_KEYS
+from thalweg.engine.passes.row_spelling import LANES
+from thalweg.engine.passes.rows import RowPass
+from thalweg.losses.evaluation.rows import evaluate_rows
 from thalweg.rule.formula import EACH, FACTOR, SUM
 from thalweg.rule.functions import exp, largest
 from thalweg.rule.rows import ROW_WISE, Kind, RowFormula
@@ -180,11 +182,11 @@ def test_blocks_of_arguments_are_kept_for_so_many_sizes() -> None:
     x, value = torch.randn(4096), torch.empty(4096)
     constants = program.scalars(OPTIONS)
     assert constants is not None
-    for rows in range(1, 3 * KEPT_SIZES):
+    for rows in range(1, 3 * KEPT_KEYS):
         made_pass([x.data_ptr(), value.data_ptr()], constants, (rows, 3, 1))
         right = x[: 3 * rows].reshape(rows, 3).logsumexp(1)
         torch.testing.assert_close(value[:rows], right)
-        assert len(made_pass._free) <= KEPT_SIZES
+        assert len(made_pass._free) <= KEPT_KEYS
 
 
 def test_upstream_derivatives_have_any_strides() -> None:

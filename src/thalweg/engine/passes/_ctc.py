@@ -4,7 +4,7 @@
 Graves et al., "Connectionist Temporal Classification: Labelling Unsegmented Sequence Data with
 Recurrent Neural Networks", 2006, section 4.1. A state is a place in their l', the target with
 blanks around and between its labels: blanks have even places. One sample is one ticket, and each
-thread has room of its own. ``losses/evaluate_ctc.py`` lays the arguments out.
+thread has room of its own. ``losses/evaluation/ctc.py`` lays the arguments out.
 
 Sums of products of probabilities leave the range of float64 in both directions, and neighbouring
 states may be further apart than that range is wide. So each number is m R^k with R = 2^512, where

@@ -14,7 +14,7 @@ import torch
 
 from thalweg.engine import observed
 from thalweg.engine.backends.cpu import cache, threads
-from thalweg.engine.backends.cpu.printer import ENTRY, Kernel, intrinsics_hash
+from thalweg.engine.backends.cpu.kernel import ENTRY, Kernel, intrinsics_hash
 
 
 @cache.once
@@ -39,7 +39,7 @@ def run(file: str, arguments: Sequence[int], tickets: int) -> None:
             keeps alive.
         tickets: how many there are to draw, at most one for each thread that is of use.
     """
-    if observed.listener is not None:
-        observed.listener(observed.ByHand(file))
+    if observed.observer is not None:
+        observed.observer(observed.HandwrittenCall(file))
     array = np.asarray([0, *arguments], dtype=np.int64)
     threads.run(kernel(file), array.ctypes.data, min(torch.get_num_threads(), tickets))

@@ -9,10 +9,16 @@ import numpy as np
 import pytest
 import torch
 from numba import njit
-from tests.engine.backends.cpu.test_elementary import Polynomial, coefficients, distances, float32_of
 
+from tests.engine.backends.cpu.test_elementary import (
+    Polynomial,
+    coefficients,
+    distances,
+    float32_of,
+)
 from thalweg.engine.backends.cpu.elementary import log1p_of_unit
-from thalweg.engine.backends.cpu.printer import SHORTER, compile_stage
+from thalweg.engine.backends.cpu.printer import compile_stage
+from thalweg.engine.backends.cpu.spelling import SHORTER
 from thalweg.engine.formats import FORMATS
 from thalweg.rule.formula import EACH, Formula
 from thalweg.rule.functions import abs, exp, log1p, softplus, where

@@ -50,9 +50,9 @@ def test_any_number_of_threads_gives_the_same_bits() -> None:
 
 
 def test_numbas_threads_give_the_same_bits() -> None:
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[4]
     code = (
-        "from tests.engine import test_threads as t\n"
+        "from tests.engine.backends.cpu import test_threads as t\n"
         "from thalweg.engine.backends.cpu.threads import openmp_library\n"
         "assert openmp_library() is None\n"
         "print(t.digest(2))"

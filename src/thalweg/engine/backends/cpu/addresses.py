@@ -1,116 +1,71 @@
 """Asking thousands of tensors where they are, through C functions that torch exports.
 
 From Python, ``p.grad``, ``data_ptr()``, ``stride()`` and a version bump cost 0.1 µs or more each:
-for a thousand small parameters several times what their update costs. libtorch exports a stable C
-interface (``aoti_torch_get_*``) and the symbols of three more functions; a compiled loop over them
-answers in a few nanoseconds each. Where a symbol is missing, or ``THALWEG_NATIVE=0`` is set, the
-same questions are asked from Python.
+for a thousand small parameters several times what their update costs. A compiled loop over torch's
+own functions (see ``torch_internals.py``) answers in a few nanoseconds each. Where one of them is
+missing, the same questions are asked from Python.
 """
 
 import ctypes
 import operator
-import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain
-from operator import attrgetter
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from thalweg.engine import torch_internals
 from thalweg.engine.backends.cpu import cache, threads
-from thalweg.engine.backends.cpu import printer as cpu
+from thalweg.engine.backends.cpu.kernel import intrinsics_hash
 from thalweg.engine.layout import Integers
-
-# In the order of the reader's arguments 14 to 21. The first is c10's `TensorImpl::grad() const`.
-_FUNCTIONS = (
-    ("c10", "_ZNK3c1010TensorImpl4gradEv"),
-    ("torch_cpu", "_ZN2at4_ops6is_neg4callERKNS_6TensorE"),
-    ("torch_cpu", "aoti_torch_get_data_ptr"),
-    ("torch_cpu", "aoti_torch_get_dtype"),
-    ("torch_cpu", "aoti_torch_get_device_type"),
-    ("torch_cpu", "aoti_torch_get_dim"),
-    ("torch_cpu", "aoti_torch_get_sizes"),
-    ("torch_cpu", "aoti_torch_get_strides"),
+from thalweg.engine.torch_internals import (
+    SCALAR_TYPES,
+    ImplLayout,
+    ListLayout,
+    PlainKeys,
+    tensor_impls,
 )
-_BUMP_VERSION = ("torch_cpu", "_ZN5torch8autograd4impl12bump_versionERKN2at6TensorE")
-_DTYPES = {
-    torch.float32: 6,
-    torch.float64: 7,
-    torch.float16: 5,
-    torch.bfloat16: 15,
-}  # at::ScalarType
 
-SPAN = 64  # tensors that a thread takes at a time
-WORTH_A_THREAD = 4096  # tensors for which waking another thread pays
-
-_tensor_impl = attrgetter("_cdata")
-
-
-def tensor_impls(tensors: Iterable[torch.Tensor]) -> Integers:
-    """The addresses of the tensors' TensorImpls: equal means the same tensors.
-
-    Not ``id``: ``torch.utils.swap_tensors`` keeps a parameter and exchanges its TensorImpl.
-    """
-    return np.fromiter(map(_tensor_impl, tensors), np.int64)
+SPAN = 256  # tensors that a thread takes at a time
+FEW = 16  # tensors that Python compares as fast
+WORTH_A_THREAD = 2048  # tensors for which waking another thread pays
 
 
 @dataclass(frozen=True)
 class Library:
-    """The compiled loops and the addresses of torch's functions that they call."""
+    """The compiled loops, and what they must know of torch."""
 
-    functions: tuple[int, ...]
-    bump_version: int
+    functions: dict[str, int]
+    undefined: int
+    impl_offset: int
+    lists: ListLayout
+    impls: ImplLayout | None
+    keys: PlainKeys | None
     read: int
     bump: int
     compare: int
-    impl_offset: int | None  # of the TensorImpl's address in a tensor's Python object
 
 
 @cache.once
 def library() -> Library | None:
-    """What is needed, or None where torch does not export it."""
-    if os.environ.get("THALWEG_NATIVE") == "0":
-        return None
-    functions = [_address(*name) for name in (*_FUNCTIONS, _BUMP_VERSION)]
-    if not all(functions):
+    """What is needed, or None where a part of it is missing."""
+    functions = torch_internals.exported_functions()
+    undefined = torch_internals.undefined_impl()
+    impl_offset, lists = torch_internals.impl_offset(), torch_internals.list_layout()
+    if functions is None or undefined is None or impl_offset is None or lists is None:
         return None
     source = Path(__file__).with_name("_addresses.py").read_text(encoding="utf-8")
-    generated = cache.keep("reader", source, also=cpu.intrinsics_hash())
+    generated = cache.keep("addresses", source, also=intrinsics_hash())
     return Library(
-        tuple(functions[:-1]),
-        functions[-1],
-        generated.address("read"),
-        generated.address("bump"),
-        generated.address("compare"),
-        _impl_offset(),
+        functions,
+        undefined,
+        impl_offset,
+        lists,
+        torch_internals.impl_layout(),
+        torch_internals.plain_keys(),
+        *(generated.address(name) for name in ("read", "bump", "compare")),
     )
-
-
-def _impl_offset() -> int | None:
-    """Where the Python objects of tensors hold the address of their TensorImpl: found by looking.
-
-    None if there is no such place, or more than one.
-    """
-    base = torch._C.TensorBase
-    found: list[set[int]] = []
-    for tensor in (torch.empty(0), torch.empty(1), torch.nn.Parameter(torch.empty(2))):
-        words = (ctypes.c_int64 * (base.__basicsize__ // 8)).from_address(id(tensor))
-        found.append({8 * k for k, word in enumerate(words) if word == tensor._cdata})
-    places = set.intersection(*found)
-    return places.pop() if len(places) == 1 else None
-
-
-def _address(name: str, symbol: str) -> int:
-    folder = Path(torch.__file__).parent / "lib"
-    for path in folder.glob(f"lib{name}.*"):
-        try:
-            function = getattr(ctypes.CDLL(str(path)), symbol)
-        except (OSError, AttributeError):
-            continue
-        return ctypes.cast(function, ctypes.c_void_p).value or 0
-    return 0
 
 
 class Reader:
@@ -118,104 +73,148 @@ class Reader:
 
     Args:
         lib: the compiled loops.
-        params: the parameters; kept alive by the caller, as are the states.
-        states: their states, column by column.
-        addresses: ``[p, g, states...] x tensors``; rows other than g are what is expected.
-        gradient: the gradients' dtype.
+        params: the parameters.
+        states: their states, a column for each name.
+        dtypes: of the parameters, the gradients, and of each column of states.
+        addresses: ``[p, g, states...] x tensors``: where the answers go.
         values: the tensors to read in place of the parameters' gradients, if any.
+
+    Attributes:
+        absent: 1 for each parameter without a gradient at the last reading, else 0.
+        any_absent: whether there was one.
     """
+
+    any_absent = False
 
     def __init__(
         self,
         lib: Library,
         params: Sequence[torch.Tensor],
-        states: Sequence[torch.Tensor],
+        states: Sequence[Sequence[torch.Tensor]],
+        dtypes: Sequence[torch.dtype],
         addresses: Integers,
-        gradient: torch.dtype,
         values: Sequence[torch.Tensor] = (),
     ) -> None:
-        self._read = lib.read
+        self._states = len(states)
+        self.absent = np.zeros(len(params), dtype=np.int64)
+        flat = [tensor for column in states for tensor in column]
         dims = [p.dim() for p in params]
-        states_of_each = len(states) // len(params)
-        self._arrays = [
-            tensor_impls(params),
-            tensor_impls(states),
-            addresses,
-            addresses[1:],
-            np.concatenate([[0], np.cumsum(dims)]).astype(np.int64),
-            np.asarray([n for p in params for n in p.shape], dtype=np.int64),
-            np.asarray([n for p in params for n in p.stride()], dtype=np.int64),
-        ]
-        self._work = _Work(len(params))
-        answers = np.zeros(8 * (self._work.spans + 1), dtype=np.int64)
-        pointers = [array.ctypes.data for array in self._arrays]
-        cells = tensor_impls(values)
-        self._arrays += [answers, cells]
-        given = cells.ctypes.data if len(cells) else 0
-        rest = [_DTYPES[gradient], *lib.functions, answers.ctypes.data, given]
-        self._work.set([states_of_each, *pointers, *rest])
+        arrays = {
+            "objects": _ids(params),
+            "cells": tensor_impls(params),
+            "value_objects": _ids(values),
+            "values": tensor_impls(values),
+            "state_objects": _ids(flat),
+            "states": tensor_impls(flat),
+            "dtypes": np.asarray([SCALAR_TYPES[dtype] for dtype in dtypes], dtype=np.int64),
+            "first": np.concatenate([[0], np.cumsum(dims)]).astype(np.int64),
+            "sizes": np.asarray([n for p in params for n in p.shape], dtype=np.int64),
+            "strides": np.asarray([n for p in params for n in p.stride()], dtype=np.int64),
+            "numbers": np.asarray([p.numel() for p in params], dtype=np.int64),
+        }
+        self._work = _Work(lib.read, len(params))
+        arrays["answers"] = np.zeros(8 * (self._work.spans + 1), dtype=np.int64)
+        at = {name: array.ctypes.data for name, array in arrays.items()}
+        self._kept = [params, values, flat, addresses, *arrays.values()]
+        functions = [lib.functions[name] for name in list(lib.functions)[:-1]]
+        hints = lib.impls or ImplLayout(0, 0, 0, 0)
+        keys = lib.keys or PlainKeys(0, 0)
+        self._work.set(
+            [
+                *(at["objects"], lib.impl_offset, at["cells"]),
+                *(at["values"] if len(values) else 0, at["states"], self._states),
+                *(addresses.ctypes.data, at["dtypes"], at["first"], at["sizes"], at["strides"]),
+                *(at["numbers"], self.absent.ctypes.data, lib.undefined, *functions),
+                *(x // 8 for x in (hints.storage, hints.autograd, hints.version, hints.grad)),
+                *(at["answers"], at["value_objects"], at["state_objects"]),
+                *(keys.offset // 8, keys.keys),
+            ]
+        )
 
-    def read(self) -> bool:
-        """Fill in the gradients' addresses; False if any tensor is not as it was planned.
+    def read(self, exposed: bool = True) -> bool:
+        """Fill in the addresses; False if any tensor is not what was planned.
 
-        The caller has made sure that the parameters are still the same tensors.
+        Args:
+            exposed: ask the states, too. They are where they were unless somebody else has had
+                them in hand.
         """
-        return self._work.run(self._read)
+        arguments = self._work.arguments
+        arguments[_STATES] = self._states if exposed else 0
+        as_planned = self._work.run()
+        self.any_absent = bool(arguments[_ANY_ABSENT])
+        return as_planned
+
+
+_ANY_ABSENT, _STATES = 2, 11  # places in the arguments of `read`
+
+
+def _ids(objects: Sequence[object]) -> Integers:
+    return np.fromiter(map(id, objects), np.int64, len(objects))
 
 
 class Identities:
-    """Which tensors there were: the Python objects, and the TensorImpl behind each.
+    """Which parameters there were, list by list."""
 
-    An attribute of a thousand tensors takes 70 µs to ask for, and a step asks each time; so the
-    objects are compared as such, and compiled code reads the addresses that they hold. Of a tuple
-    only the tuple is compared: what it holds cannot change.
-    """
-
-    def __init__(self, sequences: Iterable[Sequence[torch.Tensor]]) -> None:
-        self._planned = [tuple(sequence) for sequence in sequences]
-        tensors = list(chain.from_iterable(self._planned))
-        self._impls = tensor_impls(tensors)
+    def __init__(self, lists: Sequence[Sequence[torch.Tensor]]) -> None:
+        self._lists = list(lists)
+        self._planned = [tuple(one) for one in lists]  # keeps the objects alive
+        self._work: _Work | None = None
         lib = library()
-        self._compare = lib.compare if lib and lib.impl_offset is not None else 0
-        if lib and lib.impl_offset is not None:
-            self._objects = np.fromiter(map(id, tensors), np.int64, len(tensors))
-            self._work = _Work(len(tensors))
-            arrays = [array.ctypes.data for array in (self._objects, self._impls)]
-            self._work.set([*arrays, lib.impl_offset])
+        # What a tuple holds cannot change.
+        lists = [one for one in self._lists if type(one) is not tuple]
+        few = sum(map(len, self._planned)) <= FEW
+        if lib is not None and not few and all(type(one) is list for one in lists):
+            objects = np.asarray([id(x) for one in lists for x in one], dtype=np.int64)
+            starts = np.concatenate([[0], np.cumsum([len(one) for one in lists])]).astype(np.int64)
+            ids = np.asarray([id(one) for one in lists], dtype=np.int64)
+            self._kept = objects, starts, ids
+            self._work = _Work(lib.compare, len(lists), span=1)
+            layout = (lib.lists.length // 8, lib.lists.items // 8)
+            self._work.set([*(array.ctypes.data for array in (ids, starts, objects)), *layout])
 
-    def hold(self, sequences: Iterable[Sequence[torch.Tensor]]) -> bool:
-        """Whether these are the same tensors with the same TensorImpls."""
-        found = list(sequences)
-        if not self._compare:
-            return np.array_equal(tensor_impls(chain.from_iterable(found)), self._impls)
-        return (
-            len(found) == len(self._planned)
-            and all(map(_same, found, self._planned))
-            and self._work.run(self._compare)
-        )
+    def hold(self, lists: Sequence[Sequence[torch.Tensor]]) -> bool:
+        """Whether these are the same parameters in the same order."""
+        if len(lists) != len(self._lists):
+            return False
+        if self._work is not None and all(map(operator.is_, lists, self._lists)):
+            return self._work.run()
+        return all(map(_same, lists, self._planned))
 
 
 def _same(now: Sequence[torch.Tensor], before: tuple[torch.Tensor, ...]) -> bool:
     """Whether the objects are the same, one by one."""
-    return now is before or (len(now) == len(before) and all(map(operator.is_, now, before)))
+    return len(now) == len(before) and all(map(operator.is_, now, before))
 
 
 class Versions:
-    """Tells autograd that tensors were written; torch's own function, called for all at once."""
+    """Tells autograd that tensors were written; torch's own function, called for all at once.
 
-    def __init__(self, lib: Library | None, tensors: Sequence[torch.Tensor]) -> None:
-        self._tensors = tensors
-        self._bump = lib.bump if lib else 0
-        self._cells = tensor_impls(tensors)
-        self._work = _Work(len(tensors))
-        self._work.set([self._cells.ctypes.data, lib.bump_version if lib else 0])
+    Args:
+        lib: the compiled loops, if any.
+        columns: the tensors, as many in each column.
+    """
 
-    def bump(self) -> None:
-        """Count one write to each tensor."""
-        if self._bump:
-            self._work.run(self._bump)
-        else:
-            torch.autograd.graph.increment_version(self._tensors)
+    def __init__(self, lib: Library | None, columns: Sequence[Sequence[torch.Tensor]]) -> None:
+        self._columns = columns
+        self._cells = tensor_impls(t for column in columns for t in column)
+        self._work: _Work | None = None
+        if lib is not None and columns:
+            self._work = _Work(lib.bump, len(columns[0]))
+            bump = lib.functions["bump_version"]
+            self._work.set([self._cells.ctypes.data, len(columns), 0, bump])
+
+    def bump(self, absent: Integers | None = None) -> None:
+        """Count one write to each tensor, but for those of the absent (1) places."""
+        if self._work is not None:
+            self._work.arguments[_ABSENT] = 0 if absent is None else absent.ctypes.data
+            self._work.run()
+            return
+        for column in self._columns:
+            kept = [t for k, t in enumerate(column) if absent is None or not absent[k]]
+            torch.autograd.graph.increment_version(kept)
+
+
+_ABSENT = 8  # place in the arguments of `bump`
 
 
 class _Work:
@@ -224,18 +223,26 @@ class _Work:
     The GIL is kept: no other thread may free a gradient while its address is read.
     """
 
-    def __init__(self, tensors: int) -> None:
-        self.tensors = tensors
-        self.spans = -(-tensors // SPAN)
+    def __init__(self, function: int, tensors: int, span: int = SPAN) -> None:
+        self._function = function
+        self._tensors, self._span = tensors, span
+        self._most_threads = tensors // WORTH_A_THREAD
+        self.spans = -(-tensors // span)
 
     def set(self, rest: Sequence[int]) -> None:
-        """Lay the arguments out: ticket, failed, spans, span, tensors, and the loop's own."""
-        self._arguments = np.asarray([0, 0, self.spans, SPAN, self.tensors, *rest], dtype=np.int64)
-        self._address = self._arguments.ctypes.data
+        """Lay the arguments out: ticket, failed, any absent, spans, span, tensors, the rest."""
+        fixed = [0, 0, 0, self.spans, self._span, self._tensors]
+        # An array of ctypes, whose single elements are set and read faster than NumPy's.
+        self.arguments = (ctypes.c_int64 * (len(fixed) + len(rest)))(*fixed, *rest)
+        self._address = ctypes.addressof(self.arguments)
 
-    def run(self, function: int) -> bool:
+    def run(self) -> bool:
         """Call the loop; whether it found everything as planned."""
-        self._arguments[:2] = 0
-        wanted = min(torch.get_num_threads(), self.tensors // WORTH_A_THREAD)
-        threads.run_holding_gil(function, self._address, wanted)
-        return bool(self._arguments[1] == 0)
+        arguments = self.arguments
+        arguments[0] = arguments[1] = arguments[2] = 0
+        if self._most_threads <= 1:
+            threads.run_holding_gil(self._function, self._address, 1)
+        else:
+            wanted = min(torch.get_num_threads(), self._most_threads)
+            threads.run_holding_gil(self._function, self._address, wanted)
+        return not arguments[1]

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 from thalweg.engine.backends.cpu.printer import BLOCK
 from thalweg.engine.layout import Integers
@@ -32,6 +33,38 @@ def chunk_table(counts: Sequence[int]) -> tuple[Integers, Integers, Integers]:
     ends = np.flatnonzero(np.diff(filled)) + 1
     spans = np.concatenate([[0], ends, [len(chunks)]])
     return np.ascontiguousarray(chunks, dtype=np.int64), np.unique(spans).astype(np.int64), blocks
+
+
+class ChunkTable:
+    """The chunks of some tensors, and where each tensor's stand.
+
+    Args:
+        counts: how many elements each tensor has.
+
+    Attributes:
+        whole: chunks and spans of all tensors; see :func:`chunk_table`.
+        blocks: where each tensor's partial sums begin, and the end.
+        numbers: how many elements all have.
+    """
+
+    def __init__(self, counts: Sequence[int]) -> None:
+        chunks, spans, self.blocks = chunk_table(counts)
+        self.whole = chunks, spans
+        self.numbers = sum(counts)
+
+    def of(self, tensor: int) -> slice:
+        """Where a tensor's chunks stand in the table."""
+        column = self.whole[0][:, 0]
+        return slice(*np.searchsorted(column, [tensor, tensor + 1]).tolist())
+
+    def sums(self, partials: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """The partial sums of each tensor added up, in the order of its blocks."""
+        starts = self.blocks[:-1]
+        result = np.zeros(len(starts))
+        some = starts < self.blocks[1:]
+        if some.any():
+            result[some] = np.add.reduceat(partials, starts[some])
+        return result
 
 
 class EqualTensors:

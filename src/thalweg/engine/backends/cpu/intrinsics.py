@@ -31,7 +31,10 @@ int64_pointer = _pointer_to(types.int64)
 int32_pointer = _pointer_to(types.int32)
 float64_pointer = _pointer_to(types.float64)
 float32_pointer = _pointer_to(types.float32)
+int16_pointer = _pointer_to(types.int16)
 uint16_pointer = _pointer_to(types.uint16)
+int8_pointer = _pointer_to(types.int8)
+uint8_pointer = _pointer_to(types.uint8)
 
 
 @intrinsic
@@ -67,6 +70,30 @@ def take(typing_context: Any, address: Any) -> Any:
     return types.int64(types.int64), codegen
 
 
+CACHE_LINE = 64  # bytes; where lines are longer, one is asked for twice
+
+
+@extending.intrinsic(prefer_literal=True)
+def prefetch(typing_context: Any, address: Any, count: Any) -> Any:
+    """Ask for so many bytes (a literal) from an address on, without waiting.
+
+    Any address will do: no access is made where there is no memory.
+    """
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        pointer = ir.IntType(8).as_pointer()
+        kind = ir.FunctionType(ir.VoidType(), [pointer, _I32, _I32, _I32])
+        function = builder.module.declare_intrinsic("llvm.prefetch", [pointer], kind)
+        # For reading, into all levels of the data cache.
+        how = [ir.Constant(_I32, flag) for flag in (0, 3, 1)]
+        for offset in range(0, count.literal_value, CACHE_LINE):
+            place = builder.add(args[0], ir.Constant(_I64, offset))
+            builder.call(function, [builder.inttoptr(place, pointer), *how])
+        return context.get_dummy_value()
+
+    return types.none(types.int64, count), codegen
+
+
 @intrinsic
 def add_in_any_order(typing_context: Any, a: Any, b: Any) -> Any:
     """a + b in float64, which a sum may regroup into vector lanes."""
@@ -75,6 +102,16 @@ def add_in_any_order(typing_context: Any, a: Any, b: Any) -> Any:
         return builder.fadd(args[0], args[1], flags=("reassoc",))
 
     return types.float64(types.float64, types.float64), codegen
+
+
+@intrinsic
+def bits_of_float32(typing_context: Any, x: Any) -> Any:
+    """The bits of a float32."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.bitcast(args[0], _I32)
+
+    return types.uint32(types.float32), codegen
 
 
 @intrinsic

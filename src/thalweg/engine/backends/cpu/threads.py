@@ -15,19 +15,28 @@ from pathlib import Path
 import torch
 
 from thalweg.engine.backends.cpu.cache import once
-from thalweg.engine.backends.cpu.printer import Kernel
+from thalweg.engine.backends.cpu.kernel import Kernel
 
 # Elements for which waking another thread pays.
 WORTH_A_THREAD = 32768
 
 # Small work on one thread keeps the GIL: it is done before another thread would have woken.
 _CALL = ctypes.PYFUNCTYPE(None, ctypes.c_int64)
+_FREE_CALL = ctypes.CFUNCTYPE(None, ctypes.c_int64)
 
 
-def run(kernel: Kernel, arguments: int, threads: int) -> None:
-    """Call the kernel with the address of its arguments on so many threads, and wait."""
+def run(kernel: Kernel, arguments: int, threads: int, let_go: bool = False) -> None:
+    """Call the kernel with the address of its arguments on so many threads, and wait.
+
+    Args:
+        kernel: the kernel.
+        arguments: their address.
+        threads: how many are of use.
+        let_go: of one thread, too, let other Python threads run meanwhile, as several always do.
+            The caller holds whatever the kernel reads and writes.
+    """
     if threads <= 1:
-        _entry(kernel.address)(arguments)
+        (_free_entry if let_go else _entry)(kernel.address)(arguments)
         return
     pool = openmp_pool()
     if pool is not None:
@@ -48,6 +57,11 @@ def run_holding_gil(function: int, arguments: int, threads: int) -> None:
 @cache
 def _entry(address: int) -> Callable[[int], None]:
     return _CALL(address)
+
+
+@cache
+def _free_entry(address: int) -> Callable[[int], None]:
+    return _FREE_CALL(address)
 
 
 @once

@@ -1,19 +1,16 @@
-"""Units of work: parameters that one program updates together, by a kernel or eagerly.
+"""Dense parameters that are updated by one call of a CPU kernel for each stage."""
 
-All units of a step go through the same calls: ``prepare`` (scalars, nothing changed yet), ``run``
-for each stage, ``finish`` (counts and versions).
-"""
-
-from collections.abc import Callable, Sequence
-from functools import cache
+import ctypes
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from thalweg.engine.backends.base import Known, Unit
 from thalweg.engine.backends.cpu import addresses, threads
-from thalweg.engine.backends.cpu.chunks import chunk_table
+from thalweg.engine.backends.cpu.chunks import ChunkTable
 from thalweg.engine.backends.cpu.printer import (
     ADDRESSES,
     ARGUMENTS,
@@ -29,226 +26,224 @@ from thalweg.engine.backends.cpu.printer import (
     WIDTH,
     compile_stage,
 )
-from thalweg.engine.backends.cpu.threads import WORTH_A_THREAD
-from thalweg.engine.formats import REAL_PARTS, compute_type, format_of
+from thalweg.engine.backends.cpu.relaid import relaid_pieces
+from thalweg.engine.formats import compute_type, format_of
 from thalweg.engine.layout import PLAIN_TENSORS, Integers, memory_order
-from thalweg.engine.scalars import Floats, Scalars, ScalarStates
+from thalweg.engine.reduced import reduced_constants, values_between
+from thalweg.engine.scalars import Floats, ScalarStates
 from thalweg.engine.slots import Slot
 from thalweg.rule import Program
-from thalweg.rule.program import compile_function
 from thalweg.rule.symbols import Level
 
-G = 1  # the gradient's row in the address table, whose rows are p, g and the states
+G = 1  # the gradient's place among a program's operands, which are p, g and the states
 
-_ARRAY_NAMES: dict[str, Any] = {
-    **{name: getattr(np, name) for name in ("divide", "power", "sqrt", "exp", "log")},
-    **{name: getattr(np, name) for name in ("maximum", "minimum", "where", "abs")},
-    **{name: getattr(np, name) for name in ("log1p", "expm1", "tanh")},
-    "sigmoid": lambda x: 1 / (1 + np.exp(-x)),
-    "atan": np.arctan,
-    "sign": lambda x: np.subtract(x > 0, x < 0, dtype=float),  # 0 for NaN
-    "invert": np.logical_not,
-    "nan": np.nan,
-    "inf": np.inf,
-}
+# Elements from which a kernel lets other Python threads run meanwhile.
+WORTH_LETTING_GO = 2**20
 
 
-class KernelUnit:
-    """Dense parameters of the same formats, updated by one call of the CPU kernel a stage."""
+class KernelUnit(Unit):
+    """Dense parameters of the same dtypes, updated by one call of the kernel for each stage."""
 
-    def __init__(
-        self,
-        program: Program,
-        slots: Sequence[Slot],
-        states: ScalarStates,
-        gradient: torch.dtype,
-        sparse: bool,
-    ) -> None:
-        self.program = program
-        self._sparse = sparse  # sparse gradients were agreed to
-        self.slots = slots
-        self.scalars = Scalars(program, slots, states)
-        first = slots[0]
-        assert first.state is not None
-        dtypes = {"p": first.param.dtype, "g": gradient}
-        dtypes |= {name: first.state[name].dtype for name in program.states}
-        formats = {name: format_of(dtype) for name, dtype in dtypes.items()}
-        self.formats = {name: f for name, f in formats.items() if f is not None}
-        assert len(self.formats) == len(formats)
-        self.kernels = [compile_stage(program, k, self.formats) for k in range(len(program.stages))]
+    def __init__(self, program: Program, slots: Sequence[Slot], scalars: ScalarStates) -> None:
+        super().__init__(program, slots, scalars)
+        kind = slots[0].kind
+        assert kind is not None
+        self._kind = kind
+        names = program.operands
+        self._columns = {
+            row: [s.tensor(name) for s in slots] for row, name in enumerate(names) if row != G
+        }
+        self._dtypes = [
+            kind.dtype if row == G else self._columns[row][0].dtype for row in range(len(names))
+        ]
+        formats = {name: format_of(dtype) for name, dtype in zip(names, self._dtypes, strict=True)}
+        self.formats = {name: form for name, form in formats.items() if form is not None}
+        assert len(self.formats) == len(formats), "asked for as an obstacle"
+        stages = range(len(program.stages))
+        self.kernels = [compile_stage(program, k, self.formats, optional="g") for k in stages]
         compute = compute_type(tuple(self.formats.values()))
         self._compute = np.float64 if compute == "float64" else np.float32
-        # The tensors of each row of the address table whose addresses rarely change: all but g's.
-        self._columns = {
-            row: [s.param if name == "p" else _state(s, name) for s in slots]
-            for row, name in enumerate(program.operands)
-            if row != G
-        }
-        written = [
-            tensor
-            for row, column in self._columns.items()
-            for tensor in column
-            if program.operands[row] in program.writes
-        ]
-        place = {c: i for i, c in enumerate(program.constants)}
-        self._scalar_columns = [
-            [place[c] for c in stage.constants if c.level is Level.SCALAR]
-            for stage in program.stages
-        ]
-        self._gradient_dtype = gradient
+        self._stage_scalars = [_scalar_columns(program, k) for k in stages]
         self._orders = [memory_order(s.param) for s in slots]
-        self._arguments = np.zeros(ARGUMENTS, dtype=np.int64)
-        self._call = self._arguments.ctypes.data
+        self._numbers = [s.numbers for s in slots]
+
+        self.addresses = np.zeros((len(names), len(slots)), dtype=np.int64)
+        # An array of ctypes, whose single elements are set faster than NumPy's.
+        self._arguments = (ctypes.c_int64 * ARGUMENTS)()
+        self._call = ctypes.addressof(self._arguments)
         self._table: npt.NDArray[Any] = np.empty((0, 0))
-        self._rows: Integers = np.empty(0, dtype=np.int64)
-        self._lay_out([s.param.numel() * _parts(s.param) for s in slots])
-        self._copies: list[torch.Tensor] = []
+        self._shape = (0, 0)
+        self._cases: Integers = np.empty(0, dtype=np.int64)
+        self._chunks = ChunkTable(self._numbers)
+        # Several threads always let others run: see threads.run.
+        self._lets_go = self._chunks.numbers >= min(WORTH_LETTING_GO, 2 * threads.WORTH_A_THREAD)
+        self._relaid: list[int] = []
+        self._held: list[torch.Tensor | None] = []
+        self._exposed = False
+        self._located = False  # the addresses of the states are known
+        self._place(*self._chunks.whole, len(slots), sum(self._numbers))
+        self._watch()
+
+    def _watch(self) -> None:
+        """What tells where the tensors are, and tells autograd that they were written."""
         lib = addresses.library()
-        self._versions = addresses.Versions(lib, written)
-        self._reader = self._make_reader(lib)
+        writes = self.program.writes
+        states = [self._columns[row] for row in list(self._columns)[1:]]
+        names = [name for name in self.program.operands if name not in ("p", "g")]
+        written = [c for name, c in zip(names, states, strict=True) if name in writes]
+        self._parameter_versions = addresses.Versions(lib, [self._columns[0]])
+        self._state_versions = addresses.Versions(lib, written)
+        self._reader = self._make_reader(lib, states)
 
-    def _make_reader(self, lib: addresses.Library | None) -> addresses.Reader | None:
+    def _make_reader(
+        self, lib: addresses.Library | None, states: Sequence[Sequence[torch.Tensor]]
+    ) -> addresses.Reader | None:
         if lib is None or any(s.param.is_complex() for s in self.slots):
-            return None  # a complex gradient may be lazily conjugated, which only Python is asked
-        params, *states = self._columns.values()
-        flat = [tensor for column in states for tensor in column]
+            return None  # a complex tensor may be lazily conjugated, which only Python is asked
         values = [s.value for s in self.slots if s.value is not None]
-        return addresses.Reader(lib, params, flat, self.addresses, self._gradient_dtype, values)
+        return addresses.Reader(lib, self._columns[0], states, self._dtypes, self.addresses, values)
 
-    def _lay_out(self, counts: Sequence[int]) -> None:
-        """The static half of a call: chunks, spans, and the space for addresses."""
-        self._counts = np.asarray(counts, dtype=np.int64)
-        chunks, spans, self._blocks = chunk_table(counts)
-        self._arguments[BLOCKS] = self._blocks[-1]
-        self._place(chunks, spans, len(counts), int(self._counts.sum()))
-
-    def _place(self, chunks: Integers, spans: Integers, tensors: int, elements: int) -> None:
-        """Point the call to a chunk table, and to space for as many tensors' addresses."""
-        self._chunks, self._spans, self.work = chunks, spans, elements
-        self.addresses = np.zeros((len(self.program.operands), tensors), dtype=np.int64)
-        for row, column in self._columns.items():
-            self.addresses[row, :] = [t.data_ptr() for t in column]
+    def _place(self, chunks: Integers, spans: Integers, tensors: int, work: int) -> None:
+        """Let the next call go over these chunks of so many tensors."""
+        self._placed = chunks, spans  # the call has their addresses
+        self.work = work
+        self._most_threads = min(len(spans) - 1, work // threads.WORTH_A_THREAD)
         arguments = self._arguments
-        arguments[SPANS] = self._spans.ctypes.data
-        arguments[SPAN_COUNT] = len(self._spans) - 1
-        arguments[CHUNKS] = self._chunks.ctypes.data
+        arguments[SPANS] = spans.ctypes.data
+        arguments[SPAN_COUNT] = len(spans) - 1
+        arguments[CHUNKS] = chunks.ctypes.data
         arguments[ADDRESSES] = self.addresses.ctypes.data
         arguments[TENSORS] = tensors
+        arguments[BLOCKS] = self._chunks.blocks[-1]
 
-    def holds(self) -> bool:
-        """Whether parameters, states and gradients are what and where the unit was built for.
+    # ---- looking ----------------------------------------------------------------------------
 
-        Reads the gradients' addresses on the way; one of another layout is copied into the
-        parameter's.
-        """
-        self._copies = []
-        if self._reader is not None and self._reader.read():
+    def look(self, exposed: bool) -> bool:
+        """Read all addresses; a gradient of another layout is noted, to be laid out anew."""
+        self._exposed = exposed
+        if self._lets_go:  # another thread may drop a gradient while the kernel runs
+            self._held = [s.gradient for s in self.slots]
+        reader = self._reader
+        if reader is not None and reader.read(exposed or not self._located):
+            self._located = True
+            self._relaid = []
+            self.absent = np.flatnonzero(reader.absent).tolist() if reader.any_absent else []
             return True
+        return self._look_one_by_one()
+
+    def _look_one_by_one(self) -> bool:
         for row, column in self._columns.items():
-            now = np.fromiter(map(torch.Tensor.data_ptr, column), np.int64, len(column))
-            if not np.array_equal(now, self.addresses[row]):
-                return False
-        gradients = self.addresses[G]
-        for t, (slot, order) in enumerate(zip(self.slots, self._orders, strict=True)):
-            p, g = slot.param, slot.gradient
-            if g is None or g.dtype is not self._gradient_dtype or type(g) not in PLAIN_TENSORS:
-                return False
-            if p.is_neg() or p.is_conj():
-                return False
-            if memory_order(p) != order or g.shape != p.shape or g.device.type != "cpu":
-                return False
-            if g.layout is not torch.strided:
-                if not (self._sparse and g.is_sparse):
+            for t, tensor in enumerate(column):
+                if not self._is_planned(tensor, t, self._dtypes[row]):
                     return False
-                g = g.to_dense()
-            if memory_order(g) != order or g.is_neg() or g.is_conj():
-                g = torch.empty_like(p, dtype=g.dtype).copy_(g)
-            if g is not slot.gradient:
-                self._copies.append(g)
-            gradients[t] = g.data_ptr()
+                self.addresses[row, t] = tensor.data_ptr()
+        absent, relaid = [], []
+        for t, slot in enumerate(self.slots):
+            gradient = slot.gradient
+            self.addresses[G, t] = 0
+            if gradient is None:
+                absent.append(t)
+                continue
+            if gradient.dtype is not self._kind.dtype or type(gradient) not in PLAIN_TENSORS:
+                return False
+            if gradient.shape != slot.param.shape or gradient.device.type != "cpu":
+                return False
+            if gradient.is_sparse is not self._kind.sparse:
+                return False
+            if self._kind.sparse or not self._is_planned(gradient, t, self._kind.dtype):
+                relaid.append(t)
+            else:
+                self.addresses[G, t] = gradient.data_ptr()
+        self.absent, self._relaid = absent, relaid
         return True
 
-    def prepare(self) -> bool:
-        return self.scalars.prepare()
+    def _is_planned(self, tensor: torch.Tensor, t: int, dtype: torch.dtype) -> bool:
+        """Whether a tensor's numbers lie as the parameter's did."""
+        return (
+            tensor.dtype is dtype
+            and tensor.layout is torch.strided
+            and memory_order(tensor) == self._orders[t]
+            and not (tensor.is_neg() or tensor.is_conj())
+        )
 
-    def run(self, stage: int, sums: list[Floats], totals: list[float]) -> list[Floats]:
-        """Run one stage; given all reductions of earlier stages, return this stage's.
+    # ---- running ----------------------------------------------------------------------------
 
-        Args:
-            stage: its number.
-            sums: one array over tensors for each earlier reduction.
-            totals: elements in all units.
-        """
-        self._set_constants(*self._constants(stage, sums, totals))
+    def run(self, stage: int, known: Known) -> list[Floats]:
+        """Run one stage: a call for all tensors, and one for each piece that is laid out anew."""
+        self._set_constants(*self._stage_constants(stage, known))
         reductions = len(self.program.stages[stage].reductions)
         if reductions:
-            partials = np.empty((reductions, self._blocks[-1]))
+            partials = np.zeros((reductions, self._chunks.blocks[-1]))
             self._arguments[PARTIALS] = partials.ctypes.data
+        self._run_kernel(stage)
+        if self._relaid:
+            self._run_relaid(stage)
+        return [self._chunks.sums(row) for row in partials] if reductions else []
+
+    def _run_kernel(self, stage: int) -> None:
         self._arguments[TICKET] = 0
-        wanted = min(torch.get_num_threads(), len(self._spans) - 1, self.work // WORTH_A_THREAD)
-        # While other Python threads run, nothing may free a gradient under the kernel.
-        alive = [s.gradient for s in self.slots] if wanted > 1 else None
-        threads.run(self.kernels[stage], self._call, wanted)
-        del alive
-        return [self._sum(row) for row in partials] if reductions else []
+        wanted = self._most_threads
+        if wanted > 1:
+            wanted = min(torch.get_num_threads(), wanted)
+        threads.run(self.kernels[stage], self._call, wanted, self.work >= WORTH_LETTING_GO)
+
+    def _run_relaid(self, stage: int) -> None:
+        usual, work = self._placed, self.work
+        gradients = [(t, self.slots[t]) for t in self._relaid]
+        for pieces, chunks, spans in relaid_pieces(gradients, self._chunks, self._kind.dtype):
+            self.addresses[G, [t for t, _ in pieces]] = [address for _, address in pieces]
+            count = int(chunks[:, 2].sum())
+            self._place(chunks, spans, len(self.slots), count)
+            self._run_kernel(stage)
+        self.addresses[G, self._relaid] = 0  # in the next stage's first call they take no part
+        self._place(*usual, len(self.slots), work)
 
     def finish(self) -> None:
-        self.scalars.finish()
-        # Autograd cannot see a kernel's writes: without this, backward through a graph recorded
-        # before the step would silently use the new values.
-        self._versions.bump()
-        self._copies = []
+        """Count the step, and tell autograd of the writes that it cannot see."""
+        super().finish()
+        # Without this, backward through a graph recorded before the step would silently use the
+        # new values. Nobody has recorded one of states that were never handed out.
+        absent = None
+        if self.absent:
+            absent = np.zeros(len(self.slots), dtype=np.int64)
+            absent[self.absent] = 1
+        self._parameter_versions.bump(absent)
+        if self._exposed:
+            self._state_versions.bump(absent)
+        self._held = []
 
-    def _set_constants(self, values: Floats, rows: Integers) -> None:
+    def _set_constants(self, values: Any, cases: Integers) -> None:
         """Hand the constants over, in the same memory as long as there are as many."""
-        if values.shape != self._table.shape or rows is not self._rows:
-            self._table = np.empty(values.shape, dtype=self._compute)
-            self._rows = rows
-            self._arguments[ROWS] = rows.ctypes.data
+        shape = len(values), len(values[0]) if len(values) else 0
+        if shape != self._shape or cases is not self._cases:
+            self._table = np.empty(shape, dtype=self._compute)
+            self._shape, self._cases = shape, cases
+            self._arguments[ROWS] = cases.ctypes.data
             self._arguments[CONSTANTS] = self._table.ctypes.data
-            self._arguments[WIDTH] = values.shape[1]
-        self._table[...] = values
+            self._arguments[WIDTH] = shape[1]
+        if shape[1]:
+            self._table[...] = values
 
-    def _constants(
-        self, stage: int, sums: list[Floats], totals: list[float]
-    ) -> tuple[Floats, Integers]:
-        """The float64 constants of a stage, row by row, and each tensor's row."""
-        values, rows = self.scalars.values, self.scalars.rows
+    def _stage_constants(self, stage: int, known: Known) -> tuple[Any, Integers]:
+        """The float64 constants of a stage, case by case, and each tensor's case."""
+        values, cases = self.constants.values, self.constants.case_of
         if len(self.program.stages) == 1:
-            return values, rows
-        columns, wanted = self._scalar_columns[stage], self.program.stages[stage].constants
-        if len(columns) == len(wanted):
-            return values[:, columns], rows
-        expanded = values[rows]
-        between = _between(self.program, stage)
-        with np.errstate(all="ignore"):
-            reduced = between(list(expanded.T), sums, self._counts.astype(float), totals[0])
-        table = np.empty((len(rows), len(wanted)))
-        table[:, : len(columns)] = expanded[:, columns]
-        for k, value in enumerate(reduced):
+            return values, cases
+        columns, reduced = self._stage_scalars[stage], reduced_constants(self.program, stage)
+        by_case = np.asarray(values, dtype=np.float64).reshape(len(values), -1)
+        if not reduced:
+            return by_case[:, columns], cases
+        by_tensor = by_case[cases]
+        counts = np.asarray(self._numbers, dtype=np.float64)
+        found = values_between(self.program, stage, list(by_tensor.T), known, counts)
+        table = np.empty((len(cases), len(columns) + len(reduced)))
+        table[:, : len(columns)] = by_tensor[:, columns]
+        for k, value in enumerate(found):
             table[:, len(columns) + k] = value
-        return table, np.arange(len(rows), dtype=np.int64)
-
-    def _sum(self, partials: Floats) -> Floats:
-        """The partial sums of each tensor added up, in the order of its blocks."""
-        starts = self._blocks[:-1]
-        result = np.zeros(len(starts))
-        some = starts < self._blocks[1:]
-        if some.any():
-            result[some] = np.add.reduceat(partials, starts[some])
-        return result
+        return table, np.arange(len(cases), dtype=np.int64)
 
 
-@cache
-def _between(program: Program, stage: int) -> Callable[..., list[Any]]:
-    return compile_function(program.between_source(stage), "between", _ARRAY_NAMES)
-
-
-def _state(slot: Slot, name: str) -> torch.Tensor:
-    assert slot.state is not None
-    tensor: torch.Tensor = slot.state[name]
-    return tensor
-
-
-def _parts(tensor: torch.Tensor) -> int:
-    return 2 if tensor.dtype in REAL_PARTS else 1
+def _scalar_columns(program: Program, stage: int) -> list[int]:
+    """The places among the program's constants of those that a stage takes."""
+    place = {c: i for i, c in enumerate(program.constants)}
+    return [place[c] for c in program.stages[stage].constants if c.level is Level.SCALAR]

@@ -1,15 +1,11 @@
-"""The eager back end: the rule called with tensors, as it stands.
-
-It is the reference the kernels are tested against, and serves what they cannot: steps that autograd
-must see through, devices and tensor types without a kernel, tensors that are not dense.
-"""
+"""A rule called with tensors, as it stands: for what is computed beside a step."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from thalweg.engine.formats import REAL_PARTS
+from thalweg.engine.backends.lowering.operands import real_parts
 from thalweg.rule.operations import eager_dtype
 from thalweg.rule.scalars import Number
 from thalweg.rule.tracer import item_name, resolve
@@ -42,7 +38,7 @@ def apply(
         row: ``step`` (that of this update) and the scalar states.
     """
     tensors = {"p": p, "g": g, **states}
-    real = {name: _real_parts(t) for name, t in tensors.items()}
+    real = {name: real_parts(t) for name, t in tensors.items()}
     wide = any(t.dtype is torch.float64 for t in real.values())
     compute = torch.float64 if wide else torch.float32
     operands = {name: t.to(compute) for name, t in real.items()}
@@ -60,7 +56,7 @@ def apply(
         # What a rule hands on as it is (s.prev = g) must not change when the other is stored.
         handed_on = any(value is t for t in operands.values())
         value = value.clone() if handed_on else torch.as_tensor(value, dtype=compute)
-        return _stored_like(value, like)
+        return stored_like(value, like)
 
     stored = {name: own(value, tensors[name]) for name, value in s._assigned_tensors.items()}
     return own(new, p), stored, s._assigned_scalars
@@ -118,12 +114,9 @@ class EagerStates:
         (self._assigned_scalars if scalar else self._assigned_tensors)[name] = value
 
 
-def _real_parts(tensor: torch.Tensor) -> torch.Tensor:
-    return torch.view_as_real(tensor.resolve_conj()) if tensor.dtype in REAL_PARTS else tensor
-
-
-def _stored_like(value: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-    if like.dtype in REAL_PARTS:
-        parts = value.to(REAL_PARTS[like.dtype]).expand(*like.shape, 2)
+def stored_like(value: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """Numbers rounded to another tensor's dtype, in its shape."""
+    if like.is_complex():
+        parts = value.to(like.dtype.to_real()).expand(*like.shape, 2)
         return torch.view_as_complex(parts.contiguous())
     return value.to(like.dtype).expand(like.shape)

@@ -1,93 +1,71 @@
-"""The eager back end: parameters updated by calling the rule with tensors, one by one."""
+"""Parameters updated one after the other, by torch's operations."""
 
+from collections.abc import Iterable, Iterator, Sequence
+from operator import length_hint
 from typing import Any
 
 import torch
 
-from thalweg.engine.backends.eager import apply as eager
-from thalweg.engine.scalars import ScalarStates
-from thalweg.engine.slots import Slot
-from thalweg.rule import Program, Rule
-from thalweg.rule.functions import AllTensors
-from thalweg.rule.program import number
+from thalweg.engine.backends.base import Known
+from thalweg.engine.backends.eager.printer import compiled
+from thalweg.engine.backends.lowering import variables
+from thalweg.engine.backends.lowering.operands import real_parts
+from thalweg.engine.backends.lowering.unit import Case, LoweredUnit
 
 
-class EagerUnit:
-    """Parameters updated by calling the rule with tensors, one by one."""
+class EagerUnit(LoweredUnit):
+    """Parameters updated in place, one after the other."""
 
-    def __init__(
-        self, rule: Rule, program: Program, slot: Slot, states: ScalarStates, sparse_rows: bool
-    ) -> None:
-        self.rule = rule
-        self._sparse_rows = sparse_rows
-        self._planned_for = self._signature(slot)
-        self.program = program
-        self.slots = [slot]
-        self.states = states
-        self._gradient: torch.Tensor | None = None
-
-    @staticmethod
-    def _signature(slot: Slot) -> tuple[Any, ...]:
-        p, g = slot.param, slot.gradient
-        return (p.dtype, p.device, p.shape) + (
-            () if g is None else (g.dtype, g.device, g.shape, g.layout)
-        )
-
-    def holds(self) -> bool:
-        (slot,) = self.slots
-        self._gradient = slot.gradient
-        return self._signature(slot) == self._planned_for
-
-    def prepare(self) -> bool:
-        (slot,) = self.slots
-        row = self.states.rows[slot.index].copy()
-        row[0] += 1
-        self._row = dict(zip(self.states.names, row.tolist(), strict=True))
-        return self.program.scalars(slot.group, row.tolist()) is not None
-
-    def update(self, totals: list[torch.Tensor]) -> torch.Tensor | None:
-        """Update the parameter, or return its part of a sum over all tensors that is not known."""
-        (slot,) = self.slots
-        assert slot.state is not None
-        assert self._gradient is not None
-        differentiable = bool(slot.group.get("differentiable"))
-        with torch.set_grad_enabled(differentiable), AllTensors(totals):
-            p, g = slot.param, self._gradient
-            rows: tuple[torch.Tensor, ...] | None = None
-            states = {name: slot.state[name] for name in self.program.states}
-            if g.is_sparse and not self._sparse_rows:
-                g = g.to_dense()
-            if g.is_sparse:
-                g = g.coalesce()
-                rows = tuple(g.indices())
-                p, g = p[rows], g.values()
-                states = {name: tensor[rows] for name, tensor in states.items()}
-            elif differentiable:
-                p = p.clone()  # autograd may keep it, and the copy_ below would invalidate that
+    @torch.no_grad()
+    def run(self, stage: int, known: Known) -> Sequence[Any]:
+        """Run one stage. If the last one raises, the parameters that are updated are counted."""
+        reductions = self.program.stages[stage].reductions
+        found: list[list[Any]] = [[None] * len(self.slots) for _ in reductions]
+        done: list[int] = []
+        for case in self.cases(stage):
+            places = iter(case.places)
+            sums: list[list[Any]] = [[] for _ in reductions]
+            run = compiled(case.lowered, self.compute, self.accumulate)
             try:
-                new, tensors, scalars = eager.apply(self.rule, p, g, states, slot.group, self._row)
-            except AllTensors.Incomplete as incomplete:
-                return incomplete.part
-            self._store(slot.param, new, rows)
-            for name, tensor in tensors.items():
-                if differentiable:
-                    slot.state.put(name, tensor)
-                else:
-                    self._store(slot.state[name], tensor, rows)
-            for name, value in scalars.items():
-                self._row[name] = number(value)
-        return None
+                run(self._tensors(stage, case, known, places), case.scalars, sums)
+            except BaseException:
+                if stage == len(self.program.stages) - 1:
+                    begun = len(case.places) - length_hint(places)
+                    self._finish_only([*done, *case.places[: max(begun - 1, 0)]])
+                raise
+            done += case.places
+            for values, own in zip(found, sums, strict=True):
+                for place, value in zip(case.places, own, strict=True):
+                    values[place] = value
+        return self.totals(found)
 
-    @staticmethod
-    def _store(
-        target: torch.Tensor, value: torch.Tensor, rows: tuple[torch.Tensor, ...] | None
-    ) -> None:
-        if rows is None:
-            target.copy_(value)
-        else:
-            target.index_put_(rows, value)
+    def _finish_only(self, done: Sequence[int]) -> None:
+        self.absent = sorted({*range(len(self.slots))}.difference(done))
+        self.finish()
 
-    def finish(self) -> None:
-        (slot,) = self.slots
-        self.states.rows[slot.index] = [self._row[name] for name in self.states.names]
-        self._gradient = None  # its memory may be wanted
+    def _tensors(
+        self, stage: int, case: Case, known: Known, places: Iterator[int]
+    ) -> Iterable[tuple[Any, ...]]:
+        """The place of each parameter of a case, and what the printed function's variables hold."""
+        reduced = self.reduced(stage, case, known)
+        columns = [self._column(name, case, reduced) for name in variables(case.lowered)]
+        return zip(places, *columns, strict=True)
+
+    def _column(self, variable: str, case: Case, reduced: Sequence[Any]) -> Iterable[Any]:
+        """The tensors of one variable for the parameters of a case."""
+        if variable.startswith("r"):
+            values = reduced[int(variable[1:])]
+            return values if isinstance(values, list) else [values] * len(case.places)
+        kind, _, operand = variable.partition("_")
+        column: Sequence[Any] = self.gradients if operand == "g" else self.columns[operand]
+        if len(case.places) < len(column):
+            column = [column[place] for place in case.places]
+        if operand == "g" and self.sparse:
+            return map(_dense_numbers, column)  # each when it is needed
+        if kind == "x" and column[0].is_complex():
+            return map(real_parts, column)
+        return column
+
+
+def _dense_numbers(gradient: torch.Tensor) -> torch.Tensor:
+    return real_parts(gradient.to_dense())

@@ -1,4 +1,4 @@
-"""The arguments of a loss by name, and small ones for each loss that is given none."""
+"""The arguments of a loss by name, and examples of those that it needs and is not given."""
 
 import inspect
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ from thalweg.rule.rows import Kind, RowFormula
 def arguments_of(
     name: str, loss: Any, tensors: Sequence[Any], options: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The call's arguments by name, those made up that it needs."""
+    """The arguments by name, as given; without any tensor, an example for each that is needed."""
     function = loss.forward if isinstance(loss, torch.nn.Module) else loss
     parameters = dict(inspect.signature(function).parameters)
     if isinstance(loss, Defined):
@@ -28,7 +28,7 @@ def arguments_of(
     if tensors or any(isinstance(value, torch.Tensor) for value in options.values()):
         return given
     needed = [n for n, p in parameters.items() if p.default is inspect.Parameter.empty]
-    special = MADE_UP.get(_kind_of_loss(name), {})
+    special = EXAMPLES.get(_kind_of_loss(name), {})
     if isinstance(loss, Defined) and isinstance(loss.formula, RowFormula):
         special = {n: BY_KIND[kind] for n, kind in loss.formula.kinds.items()}
     return {n: deepcopy(special.get(n, CORNERS)) for n in needed} | given
@@ -44,7 +44,7 @@ BY_KIND = {
     Kind.INDEX: PLACES,
 }
 CLASSES = {"target": PLACES}
-MADE_UP: dict[str, dict[str, Any]] = {
+EXAMPLES: dict[str, dict[str, Any]] = {
     **dict.fromkeys(("crossentropy", "nll", "focal", "multimargin", "zeroone"), CLASSES),
     "linearcrossentropy": {**CLASSES, "linear_weight": torch.full((3, 4), 0.5)},
     "multilabelmargin": {"target": torch.tensor([[1, -1, 0, 0]] * 2)},

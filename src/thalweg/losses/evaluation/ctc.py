@@ -1,19 +1,22 @@
-"""Evaluating connectionist temporal classification: by a kernel, or by tensor operations.
+"""Evaluating connectionist temporal classification.
 
-The kernel computes values and gradients in one call, a sample on each thread. What has no kernel
-(other devices and tensor types, ``torch.compile``, a second derivative) runs as tensor operations.
+The kernel, written by hand, computes values and gradients in one call, a sample on each thread.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from thalweg.engine.passes import handwritten
-from thalweg.losses.evaluate import HALVES, have_kernel, number_like
-from thalweg.losses.reduction import readable
+from thalweg.losses.checks import readable
+from thalweg.losses.evaluation.autograd import evaluated
+from thalweg.losses.evaluation.evaluator import Gradients, Needed, Tensors
+from thalweg.losses.evaluation.operands import HALVES, have_kernel
+from thalweg.rule.formula import BACKWARD, EACH, FACTOR, SUM
 
 Tensor = torch.Tensor
 
@@ -22,7 +25,9 @@ KERNEL = "_ctc.py"
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """All of a call but its log_probs, checked. Tensors hold values that cannot be looked at.
+    """The checked arguments of a call, but for log_probs.
+
+    Lengths are lists of integers, or tensors where their values cannot be read.
 
     Attributes:
         targets: the labels in one dimension.
@@ -31,7 +36,7 @@ class Task:
         target_lengths: likewise.
         longest: the largest target length, or a bound of it.
         blank: a class.
-        zero_infinity: as given.
+        zero_infinity: whether infinite losses become 0.
     """
 
     targets: Tensor
@@ -44,7 +49,7 @@ class Task:
 
     @property
     def known(self) -> bool:
-        """Whether the lengths can be looked at."""
+        """Whether the lengths can be read."""
         lengths = self.input_lengths, self.target_lengths
         return not any(isinstance(numbers, Tensor) for numbers in lengths)
 
@@ -61,56 +66,76 @@ class Task:
         return [1.0 / (samples * max(count, 1)) for count in counts]
 
 
-def evaluate(log_probs: Tensor, task: Task, reduction: str) -> Tensor:
+def evaluate_ctc(log_probs: Tensor, task: Task, reduction: str) -> Tensor:
     """The loss of each sample, or their weighted sum, in the dtype of log_probs."""
     dtype = log_probs.dtype
     if dtype in HALVES:
-        return evaluate(log_probs.float(), task, reduction).to(dtype)
+        return evaluate_ctc(log_probs.float(), task, reduction).to(dtype)
     weights = task.weights(reduction)
     if isinstance(weights, Tensor) or not task.known or not have_kernel([log_probs]):
-        return _eagerly(log_probs, task, weights)
-    if torch.is_grad_enabled() and log_probs.requires_grad:
-        result: Tensor = _Kernel.apply(log_probs, task, weights)  # type: ignore[no-untyped-call]
-        return result
-    return _run(log_probs, task, weights)[0]
+        return _by_tensor_operations(log_probs, task.targets, task, weights)
+    needed = (torch.is_grad_enabled() and log_probs.requires_grad, False)
+    kind = EACH if weights is None else SUM
+    evaluator = CTCEvaluator(kind, dtype, needed, task, weights)
+    return evaluated(evaluator, [log_probs, task.targets], needed)
 
 
-class _Kernel(torch.autograd.Function):
-    """With weights, the forward pass computes the gradient too; else there is a pass for each."""
+class CTCEvaluator(NamedTuple):
+    """The loss with its settings; an :class:`Evaluator` whose operands are log_probs and targets.
 
-    @staticmethod
-    def forward(ctx: Any, log_probs: Tensor, task: Task, weights: list[float] | None) -> Tensor:
-        ctx.task, ctx.weights = task, weights
-        ctx.save_for_backward(log_probs, task.targets)
-        loss, ctx.gradient = _run(log_probs, task, weights, weights)
-        return loss
+    Attributes:
+        kind: what the kernel does with the values.
+        dtype: of log_probs.
+        needed: whether log_probs needs a gradient, and False for targets.
+        task: all but log_probs.
+        weights: of each sample in the sum; None for ``EACH``.
+        scale: what the sum is multiplied by.
+    """
 
-    @staticmethod
-    def backward(ctx: Any, upstream: Tensor) -> Any:
-        task, weights = ctx.task, ctx.weights
-        log_probs, _ = ctx.saved_tensors
-        if torch.is_grad_enabled():
-            held = log_probs.view_as(log_probs)
-            loss = _eagerly(held, task, weights)
-            return *torch.autograd.grad(loss, held, upstream, create_graph=True), None, None
-        gradient, ctx.gradient = ctx.gradient, None
-        factors: Any = upstream.tolist()
-        if gradient is None:  # not computed yet, or handed out and perhaps changed since
-            if weights is not None:
-                factors = [factors * weight for weight in weights]
-            _, gradient = _run(log_probs, task, None, factors)
-        elif factors != 1.0:
-            gradient.mul_(factors)
-        return gradient, None, None
+    kind: str
+    dtype: torch.dtype
+    needed: Needed
+    task: Task
+    weights: list[float] | None
+    scale: float = 1.0
+
+    def __call__(
+        self, values: Tensors, *values_or_upstream: Tensor
+    ) -> tuple[list[float], Gradients]:
+        log_probs, targets = values
+        factors = None
+        if self.kind == BACKWARD:
+            factors = values_or_upstream[0].tolist()
+        elif self.weights is not None and True in self.needed:
+            factors = [weight * self.scale for weight in self.weights]
+        losses, gradient = _run_kernel(log_probs, targets, self.task, factors)
+        if self.weights is not None:
+            return [float((losses * self.weights).sum())], [gradient, None]
+        if self.kind == EACH:
+            values_or_upstream[0].copy_(torch.from_numpy(losses))
+        return [], [gradient, None]
+
+    def with_kind(self, kind: str, needed: Needed, **options: Any) -> "CTCEvaluator":
+        return self._replace(kind=kind, needed=needed, scale=options.get(FACTOR, self.scale))
+
+    def arranged(self, values: list[Tensor]) -> "tuple[CTCEvaluator, list[Tensor]]":
+        return self, values  # the kernel takes any strides
+
+    def new_values(self, values: Tensors) -> Tensor:
+        return values[0].new_empty(values[0].shape[1])
+
+    def arranged_upstream(self, upstream: Tensor, values: Tensors) -> Tensor:
+        return upstream
+
+    def by_tensor_operations(self, values: Tensors) -> Tensor:
+        log_probs, targets = values
+        return _by_tensor_operations(log_probs, targets, self.task, self.weights) * self.scale
 
 
-def _run(
-    log_probs: Tensor,
-    task: Task,
-    weights: Sequence[float] | None,
-    factors: Sequence[float] | None = None,
-) -> tuple[Tensor, Tensor | None]:
-    """The losses or their weighted sum and, with a factor for each sample, the gradient."""
+def _run_kernel(
+    log_probs: Tensor, targets: Tensor, task: Task, factors: Sequence[float] | None
+) -> tuple[npt.NDArray[np.float64], Tensor | None]:
+    """The losses and, with a factor for each sample, the gradient."""
     steps, samples, classes = log_probs.shape
     gradient = None if factors is None else torch.empty_like(log_probs)
     lengths = task.begins, task.input_lengths, task.target_lengths
@@ -125,7 +150,7 @@ def _run(
     arguments = [
         *(0, slots, samples, steps, classes, task.blank, task.zero_infinity),
         *(log_probs.dtype is torch.float64, log_probs.data_ptr(), table.ctypes.data),
-        *(task.targets.data_ptr(), losses.ctypes.data, scales.ctypes.data),
+        *(targets.data_ptr(), losses.ctypes.data, scales.ctypes.data),
         0 if gradient is None else gradient.data_ptr(),
         *log_probs.stride(),
         *(width, rows, memory.data_ptr(), room),
@@ -134,14 +159,14 @@ def _run(
     handwritten.run(KERNEL, arguments, slots)
     if (table[3] >= 0).any():
         n = int((table[3] >= 0).argmax())
-        raise _no_class(int(task.targets[table[0, n] + table[3, n]]), classes)
-    if weights is None:
-        return torch.from_numpy(losses).to(log_probs.dtype), gradient
-    return number_like(log_probs, (losses * weights).sum()), gradient
+        raise _no_class(int(targets[table[0, n] + table[3, n]]), classes)
+    return losses, gradient
 
 
-def _eagerly(log_probs: Tensor, task: Task, weights: Tensor | Sequence[float] | None) -> Tensor:
-    """As the kernel, by tensor operations on all samples at once, one time step after another."""
+def _by_tensor_operations(
+    log_probs: Tensor, targets: Tensor, task: Task, weights: Tensor | Sequence[float] | None
+) -> Tensor:
+    """The losses or their weighted sum: all samples at once, one time step after another."""
     steps, samples, classes = log_probs.shape
     device = log_probs.device
     wide = torch.float32 if device.type == "mps" else torch.float64
@@ -151,7 +176,7 @@ def _eagerly(log_probs: Tensor, task: Task, weights: Tensor | Sequence[float] | 
     )
     places = torch.arange(task.longest, device=device).expand(samples, -1)
     seen = places < lengths
-    labels = task.targets[torch.where(seen, begins + places, 0)]
+    labels = targets[torch.where(seen, begins + places, 0)]
     labels = torch.where(seen, labels, task.blank)
     if readable(log_probs, labels):
         bad = labels[(labels < 0) | (labels >= classes)]

@@ -1,0 +1,139 @@
+"""What the engine asks of a back end, and what all of them share.
+
+A back end answers three questions: what stands in the way of a parameter, which units update some
+parameters, and how a stage of a unit runs. It knows neither the plan nor other back ends.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+
+from thalweg.engine.scalars import ConstantTable, ScalarStates
+from thalweg.engine.slots import Slot
+from thalweg.rule import Program
+from thalweg.rule.symbols import Symbol
+
+# A reduction's values: one for each slot, or one for all of them. Float64 in NumPy where the unit
+# runs on the CPU, in a tensor on the unit's device elsewhere.
+Values = Any
+Known = Mapping[Symbol, Values]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One parameter whose back end is looked for.
+
+    Attributes:
+        slot: the parameter.
+        gradient: its gradient, or the value that stands for it.
+        states: the state tensors that there are, by name.
+        rows: the gradient is sparse, and only the rows that it holds are updated.
+        program: the program of its next update, traced when it is asked for.
+    """
+
+    slot: Slot
+    gradient: torch.Tensor
+    states: Mapping[str, torch.Tensor]
+    rows: bool
+    program: Callable[[], Program]
+
+    def operands(self) -> dict[str, torch.Tensor]:
+        """The tensors of an update by name: ``p``, ``g`` and the states that there are."""
+        return {"p": self.slot.param, "g": self.gradient, **self.states}
+
+
+class Unit(ABC):
+    """Parameters that one program updates together, in one back end.
+
+    A step goes through the same calls for all units: :meth:`prepare`, :meth:`look`, :meth:`run` for
+    each stage, :meth:`finish`. Nothing that a user can see is changed before ``run``.
+
+    Args:
+        program: the program of all of them.
+        slots: the parameters; they agree in device, dtypes and kind of gradient.
+        scalars: the scalar states of all parameters of the optimizer.
+
+    Attributes:
+        device: where the values of reductions are: on the CPU NumPy arrays or floats, elsewhere
+            tensors.
+        constants: the values of ``program.constants`` for this step.
+        absent: the places in ``slots`` of the parameters without a gradient at this step. They are
+            left as they are.
+    """
+
+    device = torch.device("cpu")
+
+    def __init__(self, program: Program, slots: Sequence[Slot], scalars: ScalarStates) -> None:
+        self.program = program
+        self.slots = slots
+        self.constants = ConstantTable(program, slots, scalars)
+        self.absent: Sequence[int] = ()
+
+    def prepare(self, exposed: bool) -> bool:
+        """Compute the constants; False if the program is not that of these options any more.
+
+        Args:
+            exposed: somebody else has had the states in hand, and may have changed them.
+        """
+        return self.constants.prepare(exposed)
+
+    @abstractmethod
+    def look(self, exposed: bool) -> bool:
+        """Find the operands of this step; False if they are not what the unit was made for.
+
+        Sets ``absent``.
+
+        Args:
+            exposed: as for :meth:`prepare`.
+        """
+
+    @abstractmethod
+    def run(self, stage: int, known: Known) -> Sequence[Values]:
+        """Run one stage.
+
+        Args:
+            stage: its number.
+            known: the values of the reductions of earlier stages; of a sum over all tensors the
+                total.
+
+        Returns:
+            For each of the stage's reductions its values, a sum for each slot: 0 where the
+            gradient is absent.
+        """
+
+    def finish(self) -> None:
+        """Count the step and let go of what only this step needed."""
+        self.constants.finish(self.absent)
+
+    @property
+    def idle(self) -> bool:
+        """Whether no parameter has a gradient at this step."""
+        return len(self.absent) == len(self.slots)
+
+    def elements(self) -> int:
+        """How many numbers the parameters with a gradient have, two for each complex one."""
+        absent = set(self.absent)
+        return sum(s.numbers for k, s in enumerate(self.slots) if k not in absent)
+
+
+class Backend(Protocol):
+    """One way of running programs."""
+
+    @property
+    def name(self) -> str:
+        """How :func:`thalweg.explain` calls it."""
+
+    @property
+    def reason(self) -> str:
+        """Why a parameter without an obstacle is updated by it."""
+
+    def obstacle(self, subject: Subject) -> str | None:
+        """Say what keeps it from updating a parameter; None if nothing does."""
+
+    def units(
+        self, program: Program, slots: Sequence[Slot], scalars: ScalarStates
+    ) -> Sequence[Unit]:
+        """Make units for parameters that agree in program, device, dtypes and kind of gradient."""

@@ -1,0 +1,126 @@
+"""Updates that autograd sees: out of place, from options that may be tensors."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+
+from thalweg.engine.backends.base import Known
+from thalweg.engine.backends.eager.apply import EagerHyperparameters, stored_like
+from thalweg.engine.backends.lowering.operands import real_parts
+from thalweg.engine.backends.lowering.unit import LoweredUnit
+from thalweg.engine.scalars import ScalarStates
+from thalweg.engine.slots import Slot
+from thalweg.rule import Program
+from thalweg.rule.operations import OPERATIONS, eager_dtype
+from thalweg.rule.program import ordered
+from thalweg.rule.symbols import Symbol
+
+Results = dict[Symbol, Any]
+
+
+class DifferentiableUnit(LoweredUnit):
+    """Parameters whose update is part of a graph: autograd differentiates through it.
+
+    The program's nodes are evaluated one by one, in torch. An option that is a tensor gets a
+    gradient. Scalar states count as constants.
+    """
+
+    def __init__(self, program: Program, slots: Sequence[Slot], scalars: ScalarStates) -> None:
+        super().__init__(program, slots, scalars)
+        self._states = scalars
+
+    @torch.enable_grad()
+    def run(self, stage: int, known: Known) -> Sequence[Any]:
+        """Run one stage; the values of its reductions are tensors on every device."""
+        reductions = self.program.stages[stage].reductions
+        found: list[list[Any]] = [[None] * len(self.slots) for _ in reductions]
+        absent = set(self.absent)
+        token = eager_dtype.set(self.compute)
+        try:
+            for place in range(len(self.slots)):
+                if place in absent:
+                    continue
+                results = self._begin(place, known)
+                for values, node in zip(found, reductions, strict=True):
+                    values[place] = self._sum(evaluate([node.args[0]], results), place)
+                self._store(stage, place, results)
+        finally:
+            eager_dtype.reset(token)
+        zero = torch.zeros((), dtype=self.accumulate, device=self.device)
+        return [torch.stack([zero if v is None else v for v in values]) for values in found]
+
+    def _begin(self, place: int, known: Known) -> Results:
+        """What is known before a stage: operands, options, scalar states, sums and counts."""
+        slot, gradient = self.slots[place], self.gradients[place]
+        assert gradient is not None
+        operands = {name: column[place] for name, column in self.columns.items()}
+        operands["p"] = operands["p"].clone()  # autograd may keep it, and it is overwritten below
+        operands["g"] = gradient.to_dense() if self.sparse else gradient
+        row = dict(zip(self._states.names, self._states.table[slot.index].tolist(), strict=True))
+        h = EagerHyperparameters(self.program.name, slot.group, row["step"] + 1)
+        results: Results = {}
+        for node in ordered(self._wanted()):
+            kind, _, name = str(node.detail).partition(".")
+            if node.op == "load":
+                results[node] = real_parts(operands[node.detail]).to(self.compute)
+            elif node.op == "input":
+                results[node] = getattr(h, name) if kind == "h" else row[name]
+            elif node.op == "count" and node.detail == "tensor":
+                results[node] = float(slot.numbers)
+        for node, values in known.items():
+            results[node] = values[place] if getattr(values, "ndim", 0) else values
+        return results
+
+    def _wanted(self) -> list[Symbol]:
+        """Everything that the program computes."""
+        stages = self.program.stages
+        return [
+            *(node for s in stages for _, node in s.stores),
+            *(r for s in stages for r in s.reductions),
+        ]
+
+    def _sum(self, values: Sequence[Any], place: int) -> torch.Tensor:
+        (value,) = values
+        p = real_parts(self.columns["p"][place])
+        return torch.sum(torch.as_tensor(value).expand_as(p), dtype=self.accumulate)
+
+    def _store(self, stage: int, place: int, results: Results) -> None:
+        stores = self.program.stages[stage].stores
+        loaded = [value for node, value in results.items() if node.op == "load"]
+        nodes = [node for _, node in stores]
+        slot = self.slots[place]
+        own = []
+        for (name, _), value in zip(stores, evaluate(nodes, results), strict=True):
+            if any(value is x for x in loaded):
+                value = value.clone()  # what is handed on must not change with its source
+            like = self.columns[name][place]
+            own.append(stored_like(torch.as_tensor(value, dtype=self.compute), like))
+        for (name, _), value in zip(stores, own, strict=True):
+            if name == "p":
+                slot.param.copy_(value)
+            else:
+                assert slot.state is not None
+                slot.state.put(name, value)
+                self.columns[name][place] = value
+
+
+def evaluate(nodes: Iterable[Symbol], results: Results) -> list[Any]:
+    """The values of nodes, in torch where they depend on tensors, else in Python.
+
+    Args:
+        nodes: what is wanted.
+        results: the values of loads, inputs, counts and sums; what is computed is added.
+    """
+    wanted = list(nodes)
+    for node in ordered(wanted, stop=results):
+        if node in results:
+            continue
+        if node.op == "literal":
+            results[node] = node.value
+            continue
+        args = [results[a] for a in node.args]
+        operation = OPERATIONS[node.op]
+        in_torch = any(isinstance(a, torch.Tensor) for a in args)
+        results[node] = (operation.tensor if in_torch else operation.scalar)(*args)
+    return [results[node] for node in wanted]

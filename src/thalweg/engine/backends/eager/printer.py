@@ -1,0 +1,81 @@
+"""A lowered stage as Python that updates one parameter after another."""
+
+from collections.abc import Callable, Iterable, Sequence
+from functools import cache
+from typing import Any
+
+import torch
+
+from thalweg.engine.backends.lowering import Instruction, Lowered, variables
+from thalweg.engine.backends.lowering.operands import fill, load, real_parts, store
+from thalweg.rule.program import compile_function
+
+Function = Callable[[Iterable[Sequence[Any]], Sequence[float], Sequence[list[Any]]], None]
+
+_SPELLED = {
+    "load": "{out} = load({0}, compute)",
+    "store": "store({out}, {0})",
+    "copy": "{out}.copy_({0})",
+    "clone": "{out} = {0}.clone()",
+    "full_like": "{out} = torch.full_like({0}, {1}, dtype=compute)",
+    "sum": "sums[{out}].append(torch.sum({0}, dtype=accumulate))",
+    # No square of each number is kept.
+    "squares": "sums[{out}].append(norm({0}, dtype=accumulate).square())",
+    "count": "sums[{out}].append(times({0}, {first}))",
+}
+# Functions without a method that works in place: another one that has it.
+_IN_PLACE = {"maximum": "clamp_min", "minimum": "clamp_max"}
+
+
+@cache
+def compiled(lowered: Lowered, compute: torch.dtype, accumulate: torch.dtype) -> Function:
+    """``run(tensors, k, sums)``, which updates parameters.
+
+    It takes for each parameter its place and its variables, the scalars, and lists for the sums.
+    """
+
+    def times(number: Any, tensor: torch.Tensor) -> torch.Tensor:
+        count = real_parts(tensor).numel()
+        if isinstance(number, torch.Tensor):
+            return number.to(accumulate) * count
+        return tensor.new_full((), number * count, dtype=accumulate)
+
+    names = {
+        "torch": torch,
+        "norm": torch.linalg.vector_norm,
+        "load": load,
+        "store": store,
+        "fill": fill,
+        "times": times,
+        "compute": compute,
+        "accumulate": accumulate,
+    }
+    return compile_function(source(lowered), "run", names)
+
+
+def source(lowered: Lowered) -> str:
+    """The function's text."""
+    own = variables(lowered)
+    scalars = "".join(f"k{i}, " for i in range(len(lowered.scalars)))
+    lines = [f"    {scalars}= k"] if scalars else []
+    lines.append(f"    for _, {', '.join(own)} in tensors:")
+    for instruction in lowered.instructions:
+        comment = f"  # {instruction.line}" if instruction.line else ""
+        lines.append(f"        {_spelled(instruction, own[0])}{comment}")
+        if instruction.frees:
+            lines.append(f"        del {', '.join(instruction.frees)}")
+    return "\n".join(["def run(tensors, k, sums):", *lines, ""])
+
+
+def _spelled(instruction: Instruction, first: str) -> str:
+    op, out, args = instruction.op, instruction.out, instruction.args
+    if op == "fill":
+        return f"{out}.fill_({args[0]})" if out.startswith("x_") else f"fill({out}, {args[0]})"
+    if op in _SPELLED:
+        return _SPELLED[op].format(*args, out=out, first=first)
+    if instruction.keyword:
+        args = (*args[:-1], f"{instruction.keyword}={args[-1]}")
+    if instruction.in_place:
+        op = _IN_PLACE.get(op, op)
+        return f"{args[0]}.{op}_({', '.join(args[1:])})"
+    return f"{out} = torch.{op}({', '.join(args)})"

@@ -1,0 +1,62 @@
+"""Creating the states that a parameter's program needs and the parameter does not have yet."""
+
+import torch
+
+from thalweg.engine.formats import REAL_PARTS
+from thalweg.engine.layout import memory_order
+from thalweg.engine.scalars import ScalarStates
+from thalweg.engine.slots import Slot
+from thalweg.engine.state import OptimizerState
+from thalweg.rule import Program, Rule
+
+
+def prepare_state(
+    rule: Rule, program: Program, slot: Slot, state: OptimizerState, scalars: ScalarStates
+) -> None:
+    """Create the states that the program uses and the parameter does not have yet.
+
+    State tensors have the parameter's layout, and its dtype where the rule asks for no other; one
+    of another layout (from a checkpoint of a contiguous model, say) is laid out anew.
+    """
+    begun = slot.param in state
+    slot.state = state[slot.param]
+    fresh = not any(name in slot.state for name in ("step", *rule.states))
+    if not begun or (fresh and (rule.counted or rule.scalar_states)):
+        scalars.begin(slot)
+    elif not rule.counted and all(name in slot.state for name in _telling(rule, program)):
+        # Without a saved count, a state that exists tells that this is not the first update.
+        scalars.table[slot.index, 0] = max(scalars.table[slot.index, 0], 1.0)
+    scalars.adopt(slot)
+    for name in program.states:
+        tensor = slot.state.peek(name)
+        if tensor is None:
+            if not rule.counted and name in _telling(rule, program):
+                scalars.table[slot.index, 0] = 0.0
+            value = rule.states[name].initial_value(slot.group)
+            slot.state.put(name, _filled_like(slot.param, state_dtype(rule, name, slot), value))
+        elif tensor.shape != slot.param.shape:
+            raise RuntimeError(
+                f"{rule.name}: state {name!r} of {slot.name} has shape {tuple(tensor.shape)}; it "
+                "must have the parameter's. Delete the entry to start it anew"
+            )
+        elif memory_order(tensor) != memory_order(slot.param):
+            like = torch.empty_like(slot.param, dtype=tensor.dtype, device=tensor.device)
+            slot.state.put(name, like.detach().copy_(tensor))
+
+
+def state_dtype(rule: Rule, name: str, slot: Slot) -> torch.dtype:
+    """The dtype that a parameter's new state tensor gets."""
+    own = slot.param.dtype
+    return rule.states[name].stored_dtype(slot.group, own) or own
+
+
+def _telling(rule: Rule, program: Program) -> list[str]:
+    """The states whose absence tells that a parameter was never updated."""
+    return [name for name in program.states if not rule.states[name].late]
+
+
+def _filled_like(param: torch.Tensor, dtype: torch.dtype, value: float) -> torch.Tensor:
+    tensor = torch.zeros_like(param.detach(), dtype=dtype, memory_format=torch.preserve_format)
+    if value:
+        (torch.view_as_real(tensor) if dtype in REAL_PARTS else tensor).fill_(value)
+    return tensor

@@ -1,0 +1,277 @@
+"""Plans: which units update which parameters.
+
+A plan is made when the engine first steps and whenever something that it was made for is no longer
+so: a parameter or group was added, a state replaced, a switch set. Gradients that are absent need
+no other plan: a unit leaves their parameters out. Nor do parameters or gradients that have moved:
+units read addresses at each step.
+"""
+
+from collections import OrderedDict, defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from operator import is_, itemgetter
+from typing import Any, Protocol
+
+import torch
+
+from thalweg.engine.backends import find
+from thalweg.engine.backends.base import Backend, Subject, Unit
+from thalweg.engine.backends.cpu.addresses import Identities
+from thalweg.engine.initial_states import prepare_state
+from thalweg.engine.interrupts import uninterrupted
+from thalweg.engine.scalars import ScalarStates
+from thalweg.engine.slots import GradientKind, Group, Slot, Values, slots_of
+from thalweg.engine.state import Access, FormerEntries, OptimizerState
+from thalweg.engine.support import Choice, GradientPolicy, check_gradient, choose
+from thalweg.rule import Program, Rule
+
+# Units that are kept for when the switches are set again as they were.
+KEPT_UNITS = 64
+
+_PARAMS = itemgetter("params")
+
+
+class Owner(GradientPolicy, Protocol):
+    """What the engine needs of an optimizer."""
+
+    param_groups: list[dict[str, Any]]
+    state: OptimizerState
+
+    def check_options(self, options: Group) -> None:
+        """Raise where an option is missing or out of its range."""
+
+    def before_plan(self) -> None:
+        """Bring groups and values up to date, or raise; called before each plan."""
+
+
+@dataclass
+class Plan:
+    """Who is updated how.
+
+    Attributes:
+        units: the units, those that may raise first.
+        choices: of each parameter that a unit updates, by the slot's index.
+        waiting: the parameters that have had no gradient yet.
+        made_for: what it was made for; None: nothing, make another.
+        single_stage: no unit has more than one stage.
+    """
+
+    units: list[Unit] = field(default_factory=list)
+    choices: dict[int, Choice] = field(default_factory=dict)
+    waiting: list[Slot] = field(default_factory=list)
+    made_for: "Surroundings | None" = None
+    single_stage: bool = True
+
+    def holds(self, owner: Owner, access: Access, values: Values | None) -> bool:
+        """Whether groups, parameters and states are what it was made for."""
+        return (
+            self.made_for is not None
+            and self.made_for.hold(owner, access, values)
+            and (not self.waiting or all(slot.gradient is None for slot in self.waiting))
+        )
+
+    def prepare(self, access: Access) -> bool:
+        """Compute all units' constants; False if a switch is not as it was."""
+        exposed = access.exposed
+        return False not in [unit.prepare(exposed) for unit in self.units]
+
+    def look(self, access: Access) -> bool:
+        """Find all units' operands; False if some are not what was planned for."""
+        exposed = access.exposed
+        return False not in [unit.look(exposed) for unit in self.units]
+
+
+class Surroundings:
+    """What a plan depends on: groups, their switches, parameters, values, the dict of states.
+
+    Keeps the objects, not their ids, which could be others' by now.
+    """
+
+    def __init__(self, owner: Owner, values: Values | None) -> None:
+        self._groups = list(owner.param_groups)
+        self._switches = list(map(_switches, self._groups))
+        self._access = owner.state.access
+        self._changes = self._access.changes
+        self._parameters = Identities([*map(_PARAMS, self._groups), *(values or ())])
+
+    def hold(self, owner: Owner, access: Access, values: Values | None) -> bool:
+        """Whether they are the same as when this was made."""
+        groups = owner.param_groups
+        if access is not self._access or access.changes != self._changes:
+            return False
+        if len(groups) != len(self._groups) or not all(map(is_, groups, self._groups)):
+            return False
+        if list(map(_switches, groups)) != self._switches:
+            return False
+        lists = list(map(_PARAMS, groups))
+        return self._parameters.hold(lists if values is None else [*lists, *values])
+
+
+def _switches(group: Group) -> tuple[Any, ...]:
+    """The options that decide on the back end."""
+    return group.get("fused"), group.get("foreach"), group.get("differentiable")
+
+
+class Planner:
+    """Makes the plans of one engine.
+
+    Args:
+        rule: the rule.
+
+    Attributes:
+        slots: the parameters, as they were when they were last looked at.
+        scalars: their scalar states.
+        former: what the plan found of states, until each is updated.
+    """
+
+    def __init__(self, rule: Rule) -> None:
+        self.rule = rule
+        self.slots: list[Slot] = []
+        self.scalars = ScalarStates(rule, [])
+        self.former = FormerEntries()
+        self._programs: dict[tuple[float, ...], Program] = {}  # found during one plan
+        self._units: OrderedDict[Any, Sequence[Unit]] = OrderedDict()
+
+    def plan(self, owner: Owner, values: Values | None) -> Plan:
+        """Make a plan; states of parameters with a gradient are created.
+
+        Raises:
+            RuntimeError: a gradient that cannot be used, ``fused=True`` without a kernel.
+        """
+        self.former.put_back(owner.state)
+        self.take_slots(owner, values)
+        subjects = list(self._subjects(owner))
+        plan = Plan()
+        backends: dict[Slot, Backend] = {}
+        for slot, g in subjects:
+            check_gradient(self.rule, owner, slot, g)
+            rows = g.is_sparse and owner.sparse_gradient(slot.group) == "rows"
+            slot.kind = GradientKind(g.dtype, g.is_sparse, rows)
+            subject = self._subject(owner, slot, g, rows)
+            backends[slot], plan.choices[slot.index] = choose(self.rule, subject)
+        members: dict[Any, list[Slot]] = defaultdict(list)
+        for slot, backend in backends.items():
+            self.former.note(owner.state, slot.param)
+            prepare_state(self.rule, self.program(owner, slot), slot, owner.state, self.scalars)
+            program = self.program(owner, slot)  # the state may have brought another step count
+            dtypes = tuple(slot.tensor(name).dtype for name in program.states)
+            p = slot.param
+            # A group that autograd sees through runs apart from others.
+            apart = bool(slot.group.get("differentiable"))
+            key = (backend.name, program, p.dtype, p.device, slot.kind, dtypes, apart)
+            members[key].append(slot)
+        for key, slots in members.items():
+            plan.units += self._units_for(key, slots)
+        # First those that may raise, or want memory.
+        order = {"eager": 0, "foreach": 1}
+        plan.units.sort(key=lambda unit: order.get(plan.choices[unit.slots[0].index].backend, 2))
+        plan.single_stage = all(len(unit.program.stages) == 1 for unit in plan.units)
+        plan.waiting = [slot for slot in self.slots if slot.index not in plan.choices]
+        plan.made_for = Surroundings(owner, values)
+        return plan
+
+    def _subjects(self, owner: Owner) -> Iterator[tuple[Slot, torch.Tensor]]:
+        """The parameters to plan for, with their gradients.
+
+        One that has no gradient now is planned for another of the kind that it had, as long as that
+        needs no new state: whether a state is there tells a first update.
+        """
+        for slot in self.slots:
+            g = slot.gradient
+            if g is None:
+                g = self._stand_in(owner, slot)
+            if g is not None:
+                yield slot, g
+
+    def _stand_in(self, owner: Owner, slot: Slot) -> torch.Tensor | None:
+        entry = owner.state.get(slot.param)
+        if slot.kind is None or (entry is None and self.rule.states):
+            return None
+        p, kind = slot.param.detach(), slot.kind
+        layout = torch.sparse_coo if kind.sparse else torch.strided
+        if p.dtype is kind.dtype and not kind.sparse:
+            g = p
+        else:
+            g = torch.zeros(p.shape, dtype=kind.dtype, device=p.device, layout=layout)
+        try:
+            check_gradient(self.rule, owner, slot, g)
+            choose(self.rule, self._subject(owner, slot, g, kind.rows))
+            states = self.program(owner, slot).states
+        except RuntimeError:  # to be told when there is one
+            return None
+        there = entry is not None and all(entry.peek(name) is not None for name in states)
+        return g if there or not states else None
+
+    def _units_for(self, key: Any, slots: list[Slot]) -> Sequence[Unit]:
+        """The units for these slots: those of an earlier plan, where they were the same."""
+        operands = [id(slot.tensor(name)) for slot in slots for name in ("p", *key[1].states)]
+        full = (*key, self.scalars, tuple(slot.index for slot in slots), tuple(operands))
+        units = self._units.pop(full, None)
+        if units is None or not all(unit.look(exposed=True) for unit in units):
+            units = find(key[0]).units(key[1], slots, self.scalars)
+        self._units[full] = units
+        if len(self._units) > KEPT_UNITS:
+            self._units.popitem(last=False)
+        return units
+
+    def forget_units(self) -> None:
+        """Make all units anew at the next plan: what they were made for is no longer so."""
+        self._units.clear()
+
+    def _subject(self, owner: Owner, slot: Slot, g: torch.Tensor, rows: bool) -> Subject:
+        entry = owner.state.get(slot.param)
+        states = {}
+        if entry is not None:
+            found = {name: entry.peek(name) for name in self.rule.tensor_states}
+            states = {name: t for name, t in found.items() if t is not None}
+        return Subject(slot, g, states, rows, lambda: self.program(owner, slot))
+
+    def preview(self, owner: Owner, slot: Slot) -> tuple[Program, Subject, Choice]:
+        """The program, operands and back end of a parameter's next update, changing nothing.
+
+        A parameter without a gradient is taken to get one of its own dtype.
+        """
+        g = slot.gradient if slot.gradient is not None else slot.param.detach()
+        rows = g.is_sparse and owner.sparse_gradient(slot.group) == "rows"
+        subject = self._subject(owner, slot, g, rows)
+        return self.program(owner, slot), subject, choose(self.rule, subject)[1]
+
+    def take_slots(self, owner: Owner, values: Values | None) -> None:
+        """Number the parameters anew, keeping the scalar states of those that stay."""
+        self._programs.clear()  # options may have changed
+        before = {id(slot.param): slot for slot in self.slots}
+        slots = slots_of(owner.param_groups, values)
+        if [_identity(slot) for slot in slots] == [_identity(slot) for slot in self.slots]:
+            return
+        same = [id(slot.param) for slot in slots] == list(before)
+        scalars = self.scalars if same else ScalarStates(self.rule, slots)
+        for slot in slots:
+            old = before.get(id(slot.param))
+            if old is not None:
+                slot.kind = old.kind
+                slot.state = old.state if same else None
+                if not same:
+                    scalars.table[slot.index] = self.scalars.table[old.index]
+        self.forget_units()
+        with uninterrupted():  # the numbers of the one are those of the other
+            self.slots, self.scalars = slots, scalars
+
+    def program(self, owner: Owner, slot: Slot) -> Program:
+        """The program of a parameter's next update, which counts one step more."""
+        if slot.param not in owner.state:
+            self.scalars.begin(slot)
+        row: list[float] = self.scalars.table[slot.index].tolist()
+        row[0] += 1
+        case = (id(slot.group), *row)
+        if case not in self._programs:
+            try:
+                self._programs[case] = self.rule.program(slot.group, row)
+            except (AttributeError, TypeError):
+                owner.check_options(slot.group)  # an option may be missing or of another kind
+                raise
+        return self._programs[case]
+
+
+def _identity(slot: Slot) -> tuple[int, int, int, str]:
+    """What units keep of a slot; the objects are alive as long as the slots are compared."""
+    return id(slot.param), id(slot.group), id(slot.value), slot.name

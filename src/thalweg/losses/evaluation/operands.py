@@ -1,0 +1,95 @@
+"""Dtype, shape and memory order of operands, and whether kernels can read them."""
+
+import torch
+
+from thalweg.engine.formats import FORMATS
+from thalweg.engine.layout import PLAIN_TENSORS, is_dense, memory_order
+from thalweg.engine.passes.elementwise import autocast_is_on, is_wrapped
+from thalweg.losses.evaluation.evaluator import Tensors
+
+HALVES = (torch.float16, torch.bfloat16)
+
+
+def have_kernel(values: Tensors) -> bool:
+    """Whether one kernel can read all of these tensors: one shape, one dtype, plain memory."""
+    shape = values[0].shape
+    for v in values:
+        if v.shape != shape:
+            return False
+    return are_plain(values)
+
+
+def are_plain(values: Tensors) -> bool:
+    """Whether kernels can read these tensors: one dtype, plain memory, whatever their shapes."""
+    if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
+        return False
+    if torch.autograd.forward_ad._current_level >= 0:  # kernels compute no tangents
+        return False
+    dtype = values[0].dtype
+    if dtype not in FORMATS:
+        return False
+    for v in values:
+        if type(v) not in PLAIN_TENSORS or not v.is_cpu or v.layout is not torch.strided:
+            return False
+        if v.is_neg() or is_wrapped(v) or v.dtype is not dtype:
+            return False
+    return True
+
+
+def broadcast(values: list[torch.Tensor]) -> list[torch.Tensor]:
+    """The operands, expanded to the shape that they broadcast to."""
+    first = values[0]
+    if all(v.shape == first.shape for v in values):
+        return values
+    shape = torch.broadcast_shapes(*(v.shape for v in values))  # type: ignore[no-untyped-call]
+    return [v.expand(shape) for v in values]
+
+
+def of_one_dtype(values: list[torch.Tensor]) -> list[torch.Tensor]:
+    """The operands in the dtype that the floating-point ones among them promote to.
+
+    Where none is floating-point, it is torch's default dtype.
+    """
+    first = values[0]
+    if all(v.dtype is first.dtype for v in values) and first.is_floating_point():
+        return values
+    dtype = torch.get_default_dtype()
+    floating = [v.dtype for v in values if v.is_floating_point() or v.is_complex()]
+    if floating:
+        dtype = floating[0]
+        for other in floating[1:]:
+            dtype = torch.promote_types(dtype, other)
+    return [v.to(dtype) for v in values]
+
+
+def in_float32_under_autocast(
+    tensors: list[torch.Tensor], composed: bool = False
+) -> list[torch.Tensor]:
+    """The operands of a loss as ``torch.autocast`` has them, where it is on: 16 bits as float32.
+
+    The gradients come back in the operands' own dtypes.
+
+    Args:
+        tensors: the operands, on one device.
+        composed: torch makes this loss of other operations. Those are not on the list of what
+            autocast has in float32 on the CPU, where it leaves the loss as it is.
+
+    >>> x = torch.zeros(2, dtype=torch.bfloat16)
+    >>> with torch.autocast("cpu"):
+    ...     in_float32_under_autocast([x])[0].dtype
+    torch.float32
+    """
+    if not autocast_is_on():
+        return tensors
+    device = tensors[0].device.type
+    if not torch.is_autocast_enabled(device) or (composed and device == "cpu"):
+        return tensors
+    return [t.float() if t.dtype in HALVES else t for t in tensors]
+
+
+def in_one_memory_order(values: list[torch.Tensor]) -> list[torch.Tensor]:
+    """The operands with their elements in the same order in memory, without gaps."""
+    order = memory_order(values[0])
+    if is_dense(values[0]) and all(memory_order(v) == order for v in values):
+        return values
+    return [v.contiguous() for v in values]
