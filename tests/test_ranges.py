@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from thalweg.optim.ranges import check_ranges
+from thalweg.optim.options import check_ranges
 from thalweg.ranges import ANY, FRACTION, NON_NEGATIVE, POSITIVE, UNIT_INTERVAL, Range, number
 
 SPELLINGS = [0.5, Fraction(1, 2), np.float32(0.5), np.array(0.5), torch.tensor(0.5)]

@@ -1,4 +1,4 @@
-"""What is said of a name that is not known: the nearest one, and which there are."""
+"""Names: what is said of one that is not known, and which stand there twice."""
 
 import difflib
 from collections.abc import Iterable
@@ -31,3 +31,9 @@ def unknown(owner: str, what: str, name: str, known: Iterable[str]) -> ValueErro
     names = list(known)
     hint = nearest(name, names) or "."
     return ValueError(f"{owner}: unknown {what} {name!r}{hint} There are: {', '.join(names)}.")
+
+
+def repeated(names: Iterable[str]) -> list[str]:
+    """The names that stand there more than once."""
+    seen: set[str] = set()
+    return list(dict.fromkeys(name for name in names if name in seen or seen.add(name)))  # type: ignore[func-returns-value]

@@ -2,7 +2,7 @@
 
 import math
 import operator
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -35,6 +35,16 @@ class Range:
         """With another upper end, so much further."""
         return replace(self, high=self.high + by)
 
+
+@dataclass(frozen=True)
+class OrNone:
+    """A number of an interval, or None."""
+
+    allowed: Range
+
+
+# What each option may be: a number, a number or None, or a tuple with a number of each interval.
+Ranges = Mapping[str, Range | OrNone | tuple[Range, ...]]
 
 NON_NEGATIVE = Range()
 POSITIVE = Range(open="both")

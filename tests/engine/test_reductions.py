@@ -12,7 +12,7 @@ from thalweg.optim.adam import STATES, adam
 from thalweg.optim.optimizer import MODES
 from thalweg.rule import Rule, lerp, mean, minimum, norm, sqrt, where
 from thalweg.rule import sum as sum_of
-from thalweg.rule.compose import decoupled_decayed
+from thalweg.transforms.decoupled import decoupled_decaying
 
 SHAPES = [(3,), (0,), (40, 50), (), (5000,), (70000,)]
 
@@ -96,7 +96,7 @@ def clipped(update):
     return rule
 
 
-CLIPPED = Rule(clipped(decoupled_decayed(adam)), STATES, name="clipped_adamw")
+CLIPPED = Rule(clipped(decoupled_decaying(adam)), STATES, name="clipped_adamw")
 ADAMW = {
     "lr": 0.01, "betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.01, "amsgrad": False,
 }  # fmt: skip

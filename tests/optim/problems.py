@@ -8,9 +8,7 @@ under test first, so that runs in every precision start from and are fed the sam
 from __future__ import annotations
 
 import contextlib
-import copy
 import functools
-import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -20,134 +18,25 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from torch.testing._internal.common_optimizers import optim_db
 
+from tests.optim.cases import CASES as CASES
+from tests.optim.cases import DATABASE as DATABASE
+from tests.optim.cases import DENSE as DENSE
+from tests.optim.cases import FULLEST as FULLEST
+from tests.optim.cases import SHARED as SHARED
+from tests.optim.cases import SHARED_CASES as SHARED_CASES
+from tests.optim.cases import SHARED_FULLEST as SHARED_FULLEST
+from tests.optim.cases import Case as Case
+from tests.optim.cases import as_double, in_torch
+from tests.optim.cases import defaults as defaults
 from tests.optim.exact import bits as bits
 from tests.optim.exact import snapshot as snapshot
 from tests.references.optimizers import RULES
+from thalweg.optim.catalogue import classes
 
 STEPS = 20
-DENSE = (
-    "SGD", "Adam", "AdamW", "Adamax", "NAdam", "RAdam",
-    "Adagrad", "Adadelta", "RMSprop", "Rprop", "ASGD",
-)  # fmt: skip
 # torch warns once per process when it makes a sparse tensor unchecked, as its own Adagrad does.
 torchs_sparse_warning = pytest.mark.filterwarnings("ignore:Sparse invariant checks")
-DATABASE = {info.optim_cls.__name__: info for info in optim_db}
-
-
-# ---------------------------------------------------------------------------------------- options
-
-
-@dataclass(frozen=True, eq=False)
-class Case:
-    """One optimizer with one set of constructor options."""
-
-    name: str
-    label: str
-    _options: dict[str, Any] = field(repr=False)
-
-    def __str__(self) -> str:
-        return f"{self.name}-{self.label}"
-
-    def options(self, *, double: bool = False) -> dict[str, Any]:
-        """Fresh constructor options; ``double``: Tensor options as float64 of the same value.
-
-        torch computes with a Tensor lr in that tensor's own dtype, so its float64 trajectory needs
-        a float64 lr.
-        """
-        options = copy.deepcopy(self._options)
-        return {key: _double(value) if double else value for key, value in options.items()}
-
-    @property
-    def lr(self) -> float | Tensor:
-        return self.options().get("lr", defaults(self.name)["lr"])
-
-    @property
-    def own(self) -> dict[str, Any]:
-        """What the third group overrides, of the options that the rule makes use of."""
-        own = dict(OWN[self.name])
-        given = self._options
-        if self.name == "SGD" and (not given.get("momentum") or given.get("nesterov")):
-            own.pop("dampening")
-        if isinstance(self._options.get("betas", (0.0,))[0], Tensor):
-            own.pop("betas")
-        return own
-
-
-def _double(value: Any) -> Any:
-    if isinstance(value, tuple):
-        return tuple(map(_double, value))
-    return value.double() if isinstance(value, Tensor) else value
-
-
-def defaults(name: str) -> dict[str, Any]:
-    """The constructor's default options, read from torch's signature."""
-    parameters = inspect.signature(getattr(torch.optim, name)).parameters.values()
-    known = {p.name: p.default for p in parameters if p.name not in ("self", "params")}
-    return known | ({"decoupled_weight_decay": True} if name == "AdamW" else {})
-
-
-OWN: dict[str, dict[str, Any]] = {
-    "SGD": {"dampening": 0.25},
-    "Adam": {"betas": (0.8, 0.99), "eps": 1e-5},
-    "AdamW": {"betas": (0.8, 0.99), "eps": 1e-5},
-    "Adamax": {"betas": (0.8, 0.99), "eps": 1e-5},
-    "NAdam": {"betas": (0.8, 0.99), "momentum_decay": 0.02},
-    "RAdam": {"betas": (0.8, 0.99), "eps": 1e-5},
-    "Adagrad": {"lr_decay": 0.01, "eps": 1e-6},
-    "Adadelta": {"rho": 0.8, "eps": 1e-4},
-    "RMSprop": {"alpha": 0.9, "eps": 1e-5},
-    "Rprop": {"etas": (0.4, 1.3), "step_sizes": (1e-3, 0.1)},
-    "ASGD": {"alpha": 0.6, "lambd": 1e-2},
-}
-
-# What torch's database leaves out and the rules or the base class treat differently.
-EXTRA: list[tuple[str, str, dict[str, Any]]] = [
-    ("SGD", "maximize-momentum", {"momentum": 0.9, "maximize": True}),
-    ("SGD", "nesterov-alone", {"momentum": 0.5, "nesterov": True}),
-    ("SGD", "tensor-lr-momentum", {"lr": torch.tensor(0.01), "momentum": 0.9}),
-    ("Adam", "tensor-betas", {"betas": (torch.tensor(0.8), torch.tensor(0.95))}),
-    ("Adam", "tensor-lr", {"lr": torch.tensor(0.01)}),
-    ("Adam", "decoupled", {"weight_decay": 0.1, "decoupled_weight_decay": True}),
-    ("Adam", "amsgrad-maximize", {"amsgrad": True, "maximize": True}),
-    ("AdamW", "no-decay", {"weight_decay": 0.0}),
-    ("NAdam", "decoupled-maximize", {
-        "weight_decay": 0.1, "decoupled_weight_decay": True, "maximize": True}),
-    ("RAdam", "short-memory", {"betas": (0.9, 0.5)}),
-    ("RMSprop", "momentum-alone", {"momentum": 0.9}),
-    ("RMSprop", "centered-alone", {"centered": True}),
-    ("Adadelta", "tensor-lr", {"lr": torch.tensor(0.5)}),
-    ("Rprop", "narrow", {"lr": 0.05, "step_sizes": (0.02, 0.06)}),
-    ("ASGD", "averaging", {"t0": 3, "lambd": 0.01}),
-    ("ASGD", "averaging-maximize-decay", {"t0": 5.0, "maximize": True, "weight_decay": 0.1}),
-]  # fmt: skip
-
-
-def _cases() -> list[Case]:
-    found = [
-        Case(name, given.desc.replace(",", "").replace(" ", "-"), given.kwargs)
-        for name in DENSE
-        for given in DATABASE[name].optim_inputs_func(device="cpu")
-    ]
-    return found + [Case(*extra) for extra in EXTRA]
-
-
-CASES = _cases()
-# The options with the longest rule, one per optimizer: for what must not be tried on all of them.
-FULLEST = [
-    Case("SGD", "full", {"momentum": 0.9, "nesterov": True, "weight_decay": 0.1}),
-    Case("Adam", "full", {"amsgrad": True, "weight_decay": 0.1}),
-    Case("AdamW", "full", {"amsgrad": True, "weight_decay": 0.1}),
-    Case("Adamax", "full", {"weight_decay": 0.1}),
-    Case("NAdam", "full", {"weight_decay": 0.1, "decoupled_weight_decay": True}),
-    Case("RAdam", "full", {"weight_decay": 0.1, "decoupled_weight_decay": True}),
-    Case("Adagrad", "full", {"lr": 0.1, "lr_decay": 0.5, "weight_decay": 0.1}),
-    Case("Adadelta", "full", {"weight_decay": 0.1}),
-    Case("RMSprop", "full", {"weight_decay": 0.1, "centered": True, "momentum": 0.1}),
-    Case("Rprop", "full", {}),
-    Case("ASGD", "full", {"weight_decay": 0.1, "t0": 3}),
-]
 
 
 # --------------------------------------------------------------------------------------- problems
@@ -251,7 +140,7 @@ class Problem:
 
     def groups(self, case: Case, parameters: dict[str, Any], *, double: bool) -> list[Any]:
         """The three groups with their options, in the way an optimizer takes them."""
-        lr = _double(case.lr) if double else case.lr
+        lr = as_double(case.lr) if double else case.lr
         overrides = [{}, {"lr": lr * 0.5}, case.own]
         return [
             {"params": [parameters[name] for name in group], **override}
@@ -364,8 +253,15 @@ def torch_run(case: Case, given: Problem, dtype: torch.dtype, **flags: Any) -> R
     return run(getattr(torch.optim, case.name), case, given, dtype, foreach=False, **flags)
 
 
+def peer_run(case: Case, given: Problem, dtype: torch.dtype, **flags: Any) -> Run:
+    """torch.optim in this precision, or the paper where torch has no such optimizer."""
+    if in_torch(case.name):
+        return torch_run(case, given, dtype, **flags)
+    return paper_run(case, given, NUMPY[dtype])
+
+
 def exact_run(case: Case, given: Problem) -> Run:
-    """torch.optim in float64.
+    """torch.optim in float64, or the paper where torch has no such optimizer.
 
     The default dtype is float64 meanwhile: torch keeps scalar states (NAdam's ``mu_product``,
     ASGD's ``eta``) in the default dtype, and with float32 its float64 run is good to 1e-7 only.
@@ -374,12 +270,16 @@ def exact_run(case: Case, given: Problem) -> Run:
     if key not in _references:
         wide = torch.complex128 if given.dtype.is_complex else torch.float64
         with default_dtype(torch.float64):
-            _references[key] = torch_run(case, given, wide, double=True)
+            _references[key] = peer_run(case, given, wide, double=True)
     return _references[key]
 
 
-def paper_run(case: Case, given: Problem) -> Run:
+NUMPY = {torch.float64: np.float64, torch.float32: np.float32}
+
+
+def paper_run(case: Case, given: Problem, dtype: Any = np.float64) -> Run:
     """The numpy references of ``tests/references`` on the same problem."""
+    counted = classes()[case.name].rule.counted
     points: dict[str, Tensor] = {}
     state: dict[str, dict[str, Tensor]] = {}
     for override in given.groups(case, {name: name for name in ENTRIES}, double=True):
@@ -388,18 +288,18 @@ def paper_run(case: Case, given: Problem) -> Run:
         lr = h.lr
         for name in override["params"]:
             h.lr, t = lr, 0
-            p, s, path = given.start[name].numpy(), {}, []
+            p, s, path = given.start[name].numpy().astype(dtype), {}, []
             looks: list[dict[str, Tensor]] = []
             for step in range(given.steps):
                 if step == given.steps // 2:
                     h.lr = lr * 0.25
                 if name in given.gradients[step]:
                     t += 1
-                    g = given.gradients[step][name].numpy()
+                    g = given.gradients[step][name].numpy().astype(dtype)
                     p = RULES[case.name](p, -g if h.maximize else g, s, t, h)
-                path.append(torch.as_tensor(np.array(p)).reshape(-1))
+                path.append(_flat(torch.as_tensor(np.array(p))))
                 if given.looks_at_state(step):
-                    now = s if case.name == "SGD" else {"step": float(t)} | s
+                    now = {"step": float(t)} | s if counted else s
                     looks.append({k: _flat(torch.as_tensor(np.array(v))) for k, v in now.items()})
             points[name] = torch.stack(path)
             state[name] = _stacked(looks)
@@ -464,12 +364,14 @@ def largest_errors(of: Run, exact: Run, dtype: torch.dtype) -> dict[str, float]:
     return errors
 
 
-def assert_as_close(ours: Run, theirs: Run, exact: Run, dtype: torch.dtype) -> None:
-    """The largest error at most 1.5 times torch's, or 4 units in the last place."""
-    torchs = largest_errors(theirs, exact, dtype)
+def assert_as_close(
+    ours: Run, theirs: Run, exact: Run, dtype: torch.dtype, units: float = 4.0
+) -> None:
+    """The largest error at most 1.5 times theirs, or so many units in the last place."""
+    others = largest_errors(theirs, exact, dtype)
     for kind, error in largest_errors(ours, exact, dtype).items():
-        bound = max(1.5 * torchs[kind], 4.0)
-        assert error <= bound, f"{kind}: {error:.3g} ulp, torch's {torchs[kind]:.3g}"
+        bound = max(1.5 * others[kind], units)
+        assert error <= bound, f"{kind}: {error:.3g} ulp, theirs {others[kind]:.3g}"
 
 
 def assert_refused(optimizer: Any, state_dict: Any, words: tuple[str, ...] = ()) -> None:

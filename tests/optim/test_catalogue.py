@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -40,6 +41,12 @@ def test_every_optimizer_is_there() -> None:
     }
     assert exported - {"Optimizer"} == set(NAMES)
     assert [found.name for found in catalogue()] == NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_optimizer_is_in_the_documentation(name: str) -> None:
+    page = Path(__file__).parents[2] / "docs/optimizers.md"
+    assert f"::: thalweg.optim.{name}\n" in page.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -14,9 +14,9 @@ from torch import Tensor
 
 import thalweg.optim as optim
 from tests.optim.problems import (
-    CASES,
-    DENSE,
-    FULLEST,
+    SHARED,
+    SHARED_CASES,
+    SHARED_FULLEST,
     Case,
     Problem,
     Run,
@@ -33,10 +33,12 @@ from tests.optim.problems import (
 )
 from tests.optim.through import through_a_file
 
+SINGLE = ("Adam-tensor-betas", "RMSprop-centered-alone")
+LABELS = ("default", "Tensor-lr", "momentum", "averaging")
 EXCHANGED = [
-    *FULLEST,
-    *(case for case in CASES if case.label in ("default", "Tensor-lr", "momentum", "averaging")),
-    *(case for case in CASES if str(case) in ("Adam-tensor-betas", "RMSprop-centered-alone")),
+    *SHARED_FULLEST,
+    *(case for case in SHARED_CASES if case.label in LABELS),
+    *(case for case in SHARED_CASES if str(case) in SINGLE),
 ]
 GIVEN = Problem(torch.float32, seed=4, steps=14)
 
@@ -148,7 +150,7 @@ def test_continuing_sparse_adam(direction: str, options: dict[str, Any]) -> None
 
 
 @pytest.mark.parametrize("how", ["deepcopy", "pickle"])
-@pytest.mark.parametrize("case", FULLEST, ids=str)
+@pytest.mark.parametrize("case", SHARED_FULLEST, ids=str)
 def test_copies_keep_everything_and_continue_alike(case: Case, how: str) -> None:
     make = getattr(optim, case.name)
     original = advance(start(make, case, GIVEN, torch.float32), GIVEN, 0, 5)
@@ -171,7 +173,7 @@ def test_copies_keep_everything_and_continue_alike(case: Case, how: str) -> None
     assert snapshot(optimizer)[:3] == before, "the original's steps wrote into its copy"
 
 
-@pytest.mark.parametrize("case", FULLEST, ids=str)
+@pytest.mark.parametrize("case", SHARED_FULLEST, ids=str)
 def test_two_optimizers_loaded_from_one_dict_do_not_share_memory(case: Case) -> None:
     make = getattr(optim, case.name)
     source = advance(start(make, case, GIVEN, torch.float32), GIVEN, 0, 5)
@@ -330,7 +332,7 @@ def test_a_bad_state_dict_is_refused_whole(reason: str) -> None:
     assert_refused(seasoned(optim.Adam), edit(saved), words)
 
 
-STATEFUL = {name: {"momentum": 0.9} if name == "SGD" else {} for name in (*DENSE, "SparseAdam")}
+STATEFUL = {name: {"momentum": 0.9} if name == "SGD" else {} for name in (*SHARED, "SparseAdam")}
 
 
 # These keep the same state, and an option that is absent may be one of an older file.

@@ -14,12 +14,15 @@ import torch
 from torch import Tensor, nn
 
 import thalweg.optim as optim
+from tests.optim.cases import in_torch
 from tests.optim.problems import (
     CASES,
     DATABASE,
     DENSE,
     ENTRIES,
     FULLEST,
+    SHARED_CASES,
+    SHARED_FULLEST,
     Case,
     Problem,
     assert_as_close,
@@ -29,15 +32,19 @@ from tests.optim.problems import (
     exact_run,
     largest,
     paper_run,
+    peer_run,
     pieces,
     problem,
     run,
     torch_run,
     ulp,
 )
+from thalweg.optim.catalogue import classes
 
 every_case = pytest.mark.parametrize("case", CASES, ids=str)
 fullest = pytest.mark.parametrize("case", FULLEST, ids=str)
+every_shared_case = pytest.mark.parametrize("case", SHARED_CASES, ids=str)
+fullest_shared = pytest.mark.parametrize("case", SHARED_FULLEST, ids=str)
 
 
 def make(case: Case) -> Any:
@@ -47,7 +54,7 @@ def make(case: Case) -> Any:
 # ---------------------------------------------------------------------------------- trajectories
 
 
-@every_case
+@every_shared_case
 def test_the_papers_and_torch_in_float64_agree(case: Case) -> None:
     given = problem(torch.float32)
     assert_relative(paper_run(case, given), exact_run(case, given), 1e-12)
@@ -58,10 +65,12 @@ def test_float32_is_as_close_to_float64_as_torchs(case: Case) -> None:
     given = problem(torch.float32)
     ours, theirs = (
         run(make(case), case, given, torch.float32),
-        torch_run(case, given, torch.float32),
+        peer_run(case, given, torch.float32),
     )
     assert_same_layout(ours, theirs)
-    assert_as_close(ours, theirs, exact_run(case, given), torch.float32)
+    # Without torch's as a measure: in each step half a unit for storing, and half for one factor.
+    units = 4.0 if in_torch(case.name) else float(given.steps)
+    assert_as_close(ours, theirs, exact_run(case, given), torch.float32, units)
 
 
 @every_case
@@ -109,21 +118,21 @@ def rms(x: Tensor) -> float:
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
-@fullest
+@fullest_shared
 def test_low_precision_is_as_close_to_float64_as_torchs(case: Case, dtype: torch.dtype) -> None:
     assert_low_precision(case, dtype)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
-@every_case
+@every_shared_case
 def test_low_precision_everywhere(case: Case, dtype: torch.dtype) -> None:
     assert_low_precision(case, dtype)
 
 
 # torch computes SGD's complex update like any other; RAdam's and the rest's on pairs of reals.
 @pytest.mark.parametrize("dtype", [torch.complex64, torch.complex128], ids=str)
-@fullest
+@fullest_shared
 def test_complex_parameters(case: Case, dtype: torch.dtype) -> None:
     given = problem(torch.complex64)
     ours, exact = run(make(case), case, given, dtype), exact_run(case, given)
@@ -134,7 +143,7 @@ def test_complex_parameters(case: Case, dtype: torch.dtype) -> None:
         assert_as_close(ours, torch_run(case, given, dtype), exact, torch.float32)
 
 
-@every_case
+@every_shared_case
 def test_nan_and_infinity_spread_as_in_torch(case: Case) -> None:
     given = Problem(torch.float32, seed=1, steps=6)
     bad = {
@@ -287,13 +296,12 @@ def test_trains_a_small_network(name: str) -> None:
             losses.append(loss.item())
         return losses[0], losses[-1]
 
-    (first, ours), (_, theirs) = train(getattr(optim, name)), train(getattr(torch.optim, name))
-    assert ours == pytest.approx(theirs, rel=1e-2)
+    first, ours = train(getattr(optim, name))
     assert ours < 0.9 * first
+    if in_torch(name):
+        assert ours == pytest.approx(train(getattr(torch.optim, name))[1], rel=1e-2)
 
 
 def test_the_database_is_complete() -> None:
     """A dense optimizer that torch adds to its database is not overlooked here."""
-    ours = {*DENSE, "SparseAdam", "LBFGS"}
-    assert set(DATABASE) - ours == {"Adafactor", "Muon"}
-    assert ours <= set(DATABASE)
+    assert set(DATABASE) - set(classes()) == {"Adafactor", "Muon"}

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.optim import optimizer as torch_optimizer
 
 import thalweg.optim as optim
-from tests.optim.problems import DENSE, FULLEST, Case, bits, snapshot
+from tests.optim.problems import SHARED, SHARED_FULLEST, Case, bits, snapshot
 
-every_optimizer = pytest.mark.parametrize("name", DENSE)
+every_optimizer = pytest.mark.parametrize("name", SHARED)
 
 
 def parameters(count: int = 2, dtype: torch.dtype = torch.float32) -> list[Tensor]:
@@ -25,7 +25,7 @@ def parameters(count: int = 2, dtype: torch.dtype = torch.float32) -> list[Tenso
 
 def test_it_is_a_torch_optimizer() -> None:
     """GradScaler, schedulers and trainers ask for one."""
-    for name in (*DENSE, "SparseAdam"):
+    for name in (*SHARED, "SparseAdam"):
         cls = getattr(optim, name)
         assert issubclass(cls, torch.optim.Optimizer)
         assert not issubclass(cls, getattr(torch.optim, name))
@@ -338,7 +338,7 @@ def unrolled(case: Case, steps: int) -> Any:
 
 
 @pytest.mark.parametrize("steps", [1, 2])
-@pytest.mark.parametrize("case", FULLEST, ids=str)
+@pytest.mark.parametrize("case", SHARED_FULLEST, ids=str)
 def test_differentiable_steps(case: Case, steps: int) -> None:
     """Derivatives by p, g and lr, against finite differences; torch's fail by lr for half of them.
 

@@ -17,8 +17,8 @@ from torch import Tensor
 from torch.optim.lbfgs import _strong_wolfe as torchs_strong_wolfe
 
 from thalweg.optim.lbfgs import LBFGS
-from thalweg.optim.lbfgs_history import BLOCK, History, products
-from thalweg.optim.line_search import Point, cubic_minimizer, strong_wolfe
+from thalweg.optim.lbfgs.history import BLOCK, History, products
+from thalweg.optim.lbfgs.line_search import Point, cubic_minimizer, strong_wolfe
 
 TORCH = torch.optim.LBFGS
 BOTH = pytest.mark.parametrize("search", [None, "strong_wolfe"])

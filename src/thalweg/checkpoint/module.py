@@ -11,7 +11,8 @@ from torch import __future__ as future
 from torch.nn.modules.batchnorm import _NormBase
 
 from thalweg.engine.copying import apart, copy_values
-from thalweg.optim.state_dict import LoadReport, Misshaped, Pending, Rename, repeated
+from thalweg.names import repeated
+from thalweg.optim.state_dict import LoadReport, Misshaped, Pending, Rename
 from thalweg.optim.state_dict.loading import hint
 from thalweg.optim.state_dict.matching import renamed
 

@@ -59,6 +59,10 @@ class ScalarStates:
             if entry is not views[column]:
                 if entry is not None:
                     self.table[slot.index, column] = float(entry)
+                elif name != "step" and len(slot.state):
+                    # Of a transform that was added after the parameter's first update.
+                    initial = self.rule.states[name].initial_value(slot.group)
+                    self.table[slot.index, column] = initial
                 slot.state.put(name, views[column])
         self.writes += 1
 

@@ -5,7 +5,10 @@
 ['SGD', 'AdamW']
 """
 
-from thalweg.optim import lr_scheduler, swa_utils
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING
+
 from thalweg.optim.adadelta import Adadelta
 from thalweg.optim.adagrad import Adagrad
 from thalweg.optim.adam import Adam
@@ -20,6 +23,9 @@ from thalweg.optim.rmsprop import RMSprop
 from thalweg.optim.rprop import Rprop
 from thalweg.optim.sgd import SGD
 from thalweg.optim.sparse_adam import SparseAdam
+
+if TYPE_CHECKING:
+    from thalweg.optim import lr_scheduler, swa_utils
 
 __all__ = [
     "ASGD",
@@ -39,3 +45,14 @@ __all__ = [
     "lr_scheduler",
     "swa_utils",
 ]
+
+
+def __getattr__(name: str) -> ModuleType:
+    """Import what not every script needs when it is first asked for."""
+    if name in ("lr_scheduler", "swa_utils"):
+        return import_module(f"thalweg.optim.{name}")
+    raise AttributeError(f"module 'thalweg.optim' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

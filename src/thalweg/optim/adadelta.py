@@ -6,10 +6,11 @@ Paper: Zeiler, "ADADELTA: An Adaptive Learning Rate Method", 2012, Algorithm 1, 
 
 from typing import Any
 
-from thalweg.optim.optimizer import Number, Optimizer, Params
+from thalweg.optim.optimizer import Number, Optimizer, Params, Transforms
+from thalweg.optim.options import given
 from thalweg.ranges import NON_NEGATIVE, Range
 from thalweg.rule import Rule, sqrt
-from thalweg.rule.compose import l2_regularized, maximizable
+from thalweg.transforms import l2_decay, maximized
 
 
 def adadelta(p: Any, g: Any, s: Any, h: Any) -> Any:
@@ -52,13 +53,9 @@ class Adadelta(Optimizer):
     0.02
     """
 
-    rule = Rule(maximizable(l2_regularized(adadelta)), {"square_avg": 0.0, "acc_delta": 0.0})
-    ranges = {
-        "lr": NON_NEGATIVE,
-        "rho": Range(0, 1, open="neither"),
-        "eps": NON_NEGATIVE,
-        "weight_decay": NON_NEGATIVE,
-    }
+    rule = Rule(adadelta, {"square_avg": 0.0, "acc_delta": 0.0})
+    transforms = (l2_decay(), maximized())
+    ranges = {"lr": NON_NEGATIVE, "rho": Range(0, 1, open="neither"), "eps": NON_NEGATIVE}
 
     def __init__(
         self,
@@ -73,16 +70,6 @@ class Adadelta(Optimizer):
         maximize: bool = False,
         differentiable: bool = False,
         fused: bool | None = None,
+        transforms: Transforms = (),
     ) -> None:
-        defaults = dict(
-            lr=lr,
-            rho=rho,
-            eps=eps,
-            weight_decay=weight_decay,
-            maximize=maximize,
-            capturable=capturable,
-            foreach=foreach,
-            differentiable=differentiable,
-            fused=fused,
-        )
-        super().__init__(params, defaults)
+        super().__init__(params, given(locals()), transforms)

@@ -7,10 +7,11 @@ Optimization", 2011, the diagonal form of Figure 1 without a proximal term.
 from collections.abc import Mapping
 from typing import Any
 
-from thalweg.optim.optimizer import Number, Optimizer, Params
+from thalweg.optim.optimizer import Number, Optimizer, Params, Transforms
+from thalweg.optim.options import given
 from thalweg.ranges import NON_NEGATIVE
 from thalweg.rule import Rule, sqrt
-from thalweg.rule.compose import l2_regularized, maximizable
+from thalweg.transforms import l2_decay, maximized
 
 
 def adagrad(p: Any, g: Any, s: Any, h: Any) -> Any:
@@ -55,13 +56,13 @@ class Adagrad(Optimizer):
     """
 
     rule = Rule(
-        maximizable(l2_regularized(adagrad)),
+        adagrad,
         {"sum": lambda options: options["initial_accumulator_value"]},
     )
+    transforms = (l2_decay(), maximized())
     ranges = {
         "lr": NON_NEGATIVE,
         "lr_decay": NON_NEGATIVE,
-        "weight_decay": NON_NEGATIVE,
         "initial_accumulator_value": NON_NEGATIVE,
         "eps": NON_NEGATIVE,
     }
@@ -79,19 +80,9 @@ class Adagrad(Optimizer):
         maximize: bool = False,
         differentiable: bool = False,
         fused: bool | None = None,
+        transforms: Transforms = (),
     ) -> None:
-        defaults = dict(
-            lr=lr,
-            lr_decay=lr_decay,
-            eps=eps,
-            weight_decay=weight_decay,
-            initial_accumulator_value=initial_accumulator_value,
-            foreach=foreach,
-            maximize=maximize,
-            differentiable=differentiable,
-            fused=fused,
-        )
-        super().__init__(params, defaults)
+        super().__init__(params, given(locals()), transforms)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         super().add_param_group(param_group)
@@ -102,9 +93,4 @@ class Adagrad(Optimizer):
         self._engine.share_memory()
 
     def sparse_gradient(self, options: Mapping[str, Any]) -> str:
-        if options["weight_decay"]:
-            raise RuntimeError(
-                "Adagrad: the weight_decay option is not compatible with sparse gradients; set "
-                "weight_decay=0 for these parameters or use dense gradients"
-            )
-        return "rows"
+        return self.rows_present(options)

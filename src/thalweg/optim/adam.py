@@ -7,10 +7,11 @@ moments without bias correction, as torch has it.
 
 from typing import Any
 
-from thalweg.optim.optimizer import Number, Optimizer, Params
+from thalweg.optim.optimizer import Number, Optimizer, Params, Transforms
+from thalweg.optim.options import given
 from thalweg.ranges import FRACTION, NON_NEGATIVE
 from thalweg.rule import Rule, lerp, maximum, sqrt
-from thalweg.rule.compose import maximizable, weight_decayed
+from thalweg.transforms import maximized, switchable_decay
 
 
 def adam(p: Any, g: Any, s: Any, h: Any) -> Any:
@@ -62,13 +63,9 @@ class Adam(Optimizer):
     tensor([0.9000, 1.1000], requires_grad=True)
     """
 
-    rule = Rule(maximizable(weight_decayed(adam)), STATES)
-    ranges = {
-        "lr": NON_NEGATIVE,
-        "betas": (FRACTION, FRACTION),
-        "eps": NON_NEGATIVE,
-        "weight_decay": NON_NEGATIVE,
-    }
+    rule = Rule(adam, STATES)
+    transforms = (switchable_decay(), maximized())
+    ranges = {"lr": NON_NEGATIVE, "betas": (FRACTION, FRACTION), "eps": NON_NEGATIVE}
 
     def __init__(
         self,
@@ -85,18 +82,6 @@ class Adam(Optimizer):
         differentiable: bool = False,
         fused: bool | None = None,
         decoupled_weight_decay: bool = False,
+        transforms: Transforms = (),
     ) -> None:
-        defaults = dict(
-            lr=lr,
-            betas=betas,
-            eps=eps,
-            weight_decay=weight_decay,
-            amsgrad=amsgrad,
-            maximize=maximize,
-            foreach=foreach,
-            capturable=capturable,
-            differentiable=differentiable,
-            fused=fused,
-            decoupled_weight_decay=decoupled_weight_decay,
-        )
-        super().__init__(params, defaults)
+        super().__init__(params, given(locals()), transforms)

@@ -6,10 +6,11 @@ no eps; like torch's, this one adds it to |g| before the maximum, so that the no
 
 from typing import Any
 
-from thalweg.optim.optimizer import Number, Optimizer, Params
+from thalweg.optim.optimizer import Number, Optimizer, Params, Transforms
+from thalweg.optim.options import given
 from thalweg.ranges import FRACTION, NON_NEGATIVE
 from thalweg.rule import Rule, abs, lerp, maximum
-from thalweg.rule.compose import l2_regularized, maximizable
+from thalweg.transforms import l2_decay, maximized
 
 
 def adamax(p: Any, g: Any, s: Any, h: Any) -> Any:
@@ -50,13 +51,9 @@ class Adamax(Optimizer):
     0.75
     """
 
-    rule = Rule(maximizable(l2_regularized(adamax)), {"exp_avg": 0.0, "exp_inf": 0.0})
-    ranges = {
-        "lr": NON_NEGATIVE,
-        "betas": (FRACTION, FRACTION),
-        "eps": NON_NEGATIVE,
-        "weight_decay": NON_NEGATIVE,
-    }
+    rule = Rule(adamax, {"exp_avg": 0.0, "exp_inf": 0.0})
+    transforms = (l2_decay(), maximized())
+    ranges = {"lr": NON_NEGATIVE, "betas": (FRACTION, FRACTION), "eps": NON_NEGATIVE}
 
     def __init__(
         self,
@@ -71,16 +68,6 @@ class Adamax(Optimizer):
         differentiable: bool = False,
         capturable: bool = False,
         fused: bool | None = None,
+        transforms: Transforms = (),
     ) -> None:
-        defaults = dict(
-            lr=lr,
-            betas=betas,
-            eps=eps,
-            weight_decay=weight_decay,
-            foreach=foreach,
-            maximize=maximize,
-            differentiable=differentiable,
-            capturable=capturable,
-            fused=fused,
-        )
-        super().__init__(params, defaults)
+        super().__init__(params, given(locals()), transforms)

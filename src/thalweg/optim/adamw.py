@@ -4,9 +4,10 @@ Paper: Loshchilov and Hutter, "Decoupled Weight Decay Regularization", 2019, Alg
 """
 
 from thalweg.optim.adam import STATES, Adam, adam
-from thalweg.optim.optimizer import Number, Params
+from thalweg.optim.optimizer import Number, Params, Transforms
+from thalweg.optim.options import given
 from thalweg.rule import Rule
-from thalweg.rule.compose import decoupled_decayed, maximizable
+from thalweg.transforms import decoupled_decay, maximized
 
 
 class AdamW(Adam):
@@ -39,7 +40,8 @@ class AdamW(Adam):
     0.95
     """
 
-    rule = Rule(maximizable(decoupled_decayed(adam)), STATES, name="adamw")
+    rule = Rule(adam, STATES, name="adamw")
+    transforms = (decoupled_decay(), maximized())
 
     def __init__(
         self,
@@ -55,18 +57,8 @@ class AdamW(Adam):
         capturable: bool = False,
         differentiable: bool = False,
         fused: bool | None = None,
+        transforms: Transforms = (),
     ) -> None:
         super().__init__(
-            params,
-            lr,
-            betas,
-            eps,
-            weight_decay,
-            amsgrad,
-            foreach=foreach,
-            maximize=maximize,
-            capturable=capturable,
-            differentiable=differentiable,
-            fused=fused,
-            decoupled_weight_decay=True,
+            params, **given(locals()), decoupled_weight_decay=True, transforms=transforms
         )

@@ -7,10 +7,11 @@ Descent", 2010, section 5.
 
 from typing import Any
 
-from thalweg.optim.optimizer import Number, Optimizer, Params
+from thalweg.optim.optimizer import Number, Optimizer, Params, Transforms
+from thalweg.optim.options import given
 from thalweg.ranges import ANY, NON_NEGATIVE
 from thalweg.rule import Rule, State, maximum, where
-from thalweg.rule.compose import l2_regularized, maximizable
+from thalweg.transforms import l2_decay, maximized
 
 
 def asgd(p: Any, g: Any, s: Any, h: Any) -> Any:
@@ -59,20 +60,15 @@ class ASGD(Optimizer):
     """
 
     rule = Rule(
-        maximizable(l2_regularized(asgd)),
+        asgd,
         {
             "eta": State(lambda options: options["lr"], scalar=True),
             "mu": State(1.0, scalar=True),
             "ax": 0.0,
         },
     )
-    ranges = {
-        "lr": NON_NEGATIVE,
-        "lambd": ANY,
-        "alpha": ANY,
-        "t0": ANY,
-        "weight_decay": NON_NEGATIVE,
-    }
+    transforms = (l2_decay(), maximized())
+    ranges = {"lr": NON_NEGATIVE, "lambd": ANY, "alpha": ANY, "t0": ANY}
 
     def __init__(
         self,
@@ -88,17 +84,6 @@ class ASGD(Optimizer):
         capturable: bool = False,
         *,
         fused: bool | None = None,
+        transforms: Transforms = (),
     ) -> None:
-        defaults = dict(
-            lr=lr,
-            lambd=lambd,
-            alpha=alpha,
-            t0=t0,
-            weight_decay=weight_decay,
-            foreach=foreach,
-            maximize=maximize,
-            differentiable=differentiable,
-            capturable=capturable,
-            fused=fused,
-        )
-        super().__init__(params, defaults)
+        super().__init__(params, given(locals()), transforms)

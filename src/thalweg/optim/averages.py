@@ -1,13 +1,12 @@
 """Averages of a model's tensors on the engine, in one pass.
 
-The formula is ``averaged`` of :mod:`thalweg.rule.compose`, here and where an optimizer's step
-carries an average (``carried_average.py``). The public names are in
+The formula is ``with_next`` of :mod:`thalweg.transforms.average`, here and where an optimizer's
+step carries an average (``carried_average.py``). The public names are in
 :mod:`thalweg.optim.swa_utils`.
 """
 
-import operator
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, zip_longest
 from typing import Any
@@ -19,18 +18,19 @@ from thalweg.engine.backends.eager import apply as eager
 from thalweg.engine.engine import Engine
 from thalweg.engine.interrupts import uninterrupted
 from thalweg.engine.state import OptimizerState
-from thalweg.optim.optimizer import AVERAGE_RANGES
-from thalweg.optim.ranges import check_ranges
+from thalweg.optim.module_tensors import ModuleTensors
+from thalweg.optim.options import check_ranges
+from thalweg.ranges import UNIT_INTERVAL
 from thalweg.rule import Rule
-from thalweg.rule.compose import average_weight, averaged
 from thalweg.rule.program import number
+from thalweg.transforms.average import weight_of_next, with_next
 
 Tensors = Sequence[torch.Tensor]
 Pair = tuple[torch.Tensor, torch.Tensor, bool]
 
 
 def _average(p: Any, g: Any, s: Any, h: Any) -> Any:
-    return averaged(p, g, h.averaged, h.decay)
+    return with_next(p, g, h.averaged, h.decay)
 
 
 # p is the average and g the next value.
@@ -49,10 +49,10 @@ def next_average(
     if not (average.dtype.is_floating_point or average.dtype.is_complex):
         before = average.long()
         change = value.to(torch.promote_types(value.dtype, torch.long)) - before
-        moved: torch.Tensor = (change.double() * average_weight(n, decay)).round().long()
+        moved: torch.Tensor = (change.double() * weight_of_next(n, decay)).round().long()
         return (before + moved).to(average.dtype)
     if average.layout is not torch.strided:
-        blended: torch.Tensor = averaged(average, value, n, decay)
+        blended: torch.Tensor = with_next(average, value, n, decay)
         return blended
     options = {"averaged": n, "decay": decay}
     return eager.apply(AVERAGE, average, value, {}, options, {"step": 1.0})[0]
@@ -86,70 +86,8 @@ class ManyAverages:
 
 def checked_decay(owner: str, decay: Any) -> float:
     """A decay as a float, or an exception in the name of ``owner``."""
-    check_ranges(owner, {"decay": decay}, {"decay": AVERAGE_RANGES["average_decay"]})
+    check_ranges(owner, {"decay": decay}, {"decay": UNIT_INTERVAL})
     return number(decay)
-
-
-_DICTS = operator.itemgetter("_parameters", "_buffers", "_modules")
-# The methods that list a module's tensors; where one is overridden, only calling it tells.
-_LISTING = (
-    "parameters",
-    "named_parameters",
-    "buffers",
-    "named_buffers",
-    "modules",
-    "named_modules",
-    "_named_members",
-)
-
-
-class ModuleTensors:
-    """A module's parameters and buffers, listed once.
-
-    ``module.parameters()`` takes two microseconds a tensor. To tell that the dicts it walks through
-    are the same, and hold the same objects, takes a tenth of that.
-
-    The module itself is not kept alive.
-    """
-
-    def __init__(self, module: Module) -> None:
-        modules = list(module.modules())
-        self.parameters = list(module.parameters())
-        self.buffers = list(module.buffers())
-        self._root = weakref.ref(module)
-        self._walked = all(map(_is_walked_plainly, modules))
-        if not self._walked:
-            return
-        self._inner = list(map(vars, modules[1:]))
-        self._dicts = list(self._dicts_of(module))
-        self._full = [entries for entries in self._dicts if entries]
-        self._empty = [entries for entries in self._dicts if not entries]
-        self._sizes = list(map(len, self._full))
-        self._views = [entries.values() for entries in self._full]  # a view shows what is there now
-        self._entries = list(chain.from_iterable(self._views))
-
-    def hold(self, module: Module) -> bool:
-        """Whether these are still the tensors of the module."""
-        return (
-            self._walked
-            and self._root() is module
-            and vars(module).keys().isdisjoint(_LISTING)
-            and all(map(operator.is_, self._dicts_of(module), self._dicts))
-            and not any(self._empty)
-            and list(map(len, self._full)) == self._sizes
-            and all(map(operator.is_, chain.from_iterable(self._views), self._entries))
-        )
-
-    def _dicts_of(self, module: Module) -> Iterator[Any]:
-        return chain.from_iterable(map(_DICTS, chain((vars(module),), self._inner)))
-
-
-def _is_walked_plainly(module: Module) -> bool:
-    """Whether the module lists its tensors by walking through its dicts, as modules do."""
-    kind, own = type(module), vars(module)
-    return all(getattr(kind, n) is getattr(Module, n) and n not in own for n in _LISTING) and all(
-        isinstance(own.get(n), dict) for n in ("_parameters", "_buffers", "_modules")
-    )
 
 
 class ModelAverage:
@@ -185,7 +123,7 @@ class ModelAverage:
         self.state = OptimizerState()
         self._options: dict[str, Any] = {}
         self._listed: tuple[ModuleTensors, ModuleTensors] | None = None
-        self._apart: list[Pair] = []
+        self._one_by_one: list[Pair] = []
         self._copied = False  # some values are copies, of tensors on another device
         self._engine = Engine(AVERAGE, self)
 
@@ -212,7 +150,7 @@ class ModelAverage:
             self.param_groups[0].update(self._options)
         self._engine.step()
         with torch.no_grad():
-            for average, value, kept in self._apart:
+            for average, value, kept in self._one_by_one:
                 value = value.to(average.device)
                 average.copy_(next_average(average, value, n if kept else 0, decay))
 
@@ -247,7 +185,7 @@ class ModelAverage:
         self._listed = None
         self.state = OptimizerState()  # it keeps the tensors alive that it has entries for
         listed, pairs = self._list(self._use_buffers)
-        self._apart = [pair for pair in pairs if not all(map(_has_kernel, pair[:2]))]
+        self._one_by_one = [pair for pair in pairs if not all(map(_has_kernel, pair[:2]))]
         params: list[list[torch.Tensor]] = [[], []]
         values: list[list[torch.Tensor]] = [[], []]
         self._copied = False
@@ -285,7 +223,7 @@ class ModelAverage:
     # The rest of what an engine asks of its owner.
 
     def sparse_gradient(self, options: Mapping[str, Any]) -> str:
-        raise AssertionError("sparse tensors are averaged apart")
+        raise AssertionError("sparse tensors are averaged one by one")
 
     def dense_gradient(self, options: Mapping[str, Any]) -> None:
         """Dense tensors are what it is for."""

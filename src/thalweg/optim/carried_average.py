@@ -1,6 +1,5 @@
 """The average of the parameters that an optimizer's own step keeps up to date."""
 
-import operator
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
@@ -9,29 +8,22 @@ import torch
 from torch.nn import Module
 
 from thalweg.engine.interrupts import uninterrupted
-from thalweg.optim.averages import Tensors, checked_decay
+from thalweg.optim.averages import Tensors
 from thalweg.optim.optimizer import Optimizer
 from thalweg.rule import Rule
-from thalweg.rule.compose import AVERAGE_OPTIONS
+from thalweg.transforms import averaged
 
 
 class CarriedAverage:
     """An average of the parameters that the optimizer's own step keeps up to date.
 
-    ::
-
-        n == 0:                average <- p
-        decay given:           average <- average + (1 - decay) * (p - average)
-        equal weights:         average <- average + (p - average) / (n + 1)
-
-    with p the value after the update and n the values averaged so far. It is folded into the
-    step's kernel, where p is at hand: the average is read and written, and nothing else.
+    This is the transform :func:`thalweg.transforms.averaged`, which has the formulas: added to an
+    optimizer that there is already, unless it was built with it, and the averages read and swapped.
 
     Each parameter counts its own updates; one that was never updated has no average, and stands
     for itself. The average is part of ``optimizer.state`` and the options are part of every group,
-    so checkpoints and copies of the optimizer carry both. To load such a checkpoint, make a
-    ``CarriedAverage`` of the same options for the fresh optimizer first; to use a copy's, make one
-    for the copy.
+    so checkpoints and copies of the optimizer carry both. Before such a checkpoint is loaded, the
+    fresh optimizer must have the transform, or a ``CarriedAverage``; for a copy, make another one.
 
     Args:
         optimizer: an optimizer that has a rule: any of ``thalweg.optim`` but LBFGS, or your own.
@@ -39,16 +31,11 @@ class CarriedAverage:
         start: updates to let pass before the first value is averaged, >= 0.
         every: average each ``every``-th update after that, >= 1.
         dtype: what to store the averages as, a real floating-point dtype; None: the parameter's.
-            With 16-bit parameters use ``torch.float32``: a decay near 1 moves the average by less
-            than 16 bits can tell.
-
-    States:
-        average: the average, shape of the parameter.
-        averaged_steps, averaged_models: updates counted, and values averaged, 0-d.
 
     Raises:
         TypeError: the optimizer has no rule, or start or every is no integer.
-        ValueError: an option out of range, or the optimizer carries an average of other options.
+        ValueError: an option out of range, or the optimizer carries an average of other options in
+            every group.
 
     Source: Polyak and Juditsky, "Acceleration of Stochastic Approximation by Averaging", 1992;
     Izmailov et al., "Averaging Weights Leads to Wider Optima and Better Generalization", 2018.
@@ -81,27 +68,24 @@ class CarriedAverage:
                 f"CarriedAverage: {name} has no rule that an average can be folded into (LBFGS "
                 "moves all parameters at once, several times in a step); use AveragedModel"
             )
-        options = {
-            "average_decay": None if decay is None else checked_decay("CarriedAverage", decay),
-            "average_start": _whole("start", start),
-            "average_every": _whole("every", every),
-            "average_dtype": dtype,
-        }
-        if not optimizer.carries_average:
-            optimizer.carry_average(options)
-        for group in optimizer.param_groups:
-            found = {key: group.get(key) for key in options}
-            if found != options:
-                raise ValueError(
-                    f"CarriedAverage: {name} carries an average of other options already, {found}; "
-                    f"asked for {options}. Ask for the same, or make a new optimizer"
-                )
+        transform = averaged(decay, start, every, dtype)
+        if not any(each.wrap is transform.wrap for each in optimizer.all_transforms):
+            optimizer.add_transform(transform)
+        found = [
+            {key: group.get(key) for key in transform.options} for group in optimizer.param_groups
+        ]
+        if transform.options not in found:
+            raise ValueError(
+                f"CarriedAverage: {name} carries an average of other options already, {found[0]}; "
+                f"asked for {transform.options}. Ask for the same, or make a new optimizer"
+            )
+        self._options = tuple(transform.options)
         self.optimizer = optimizer
 
     def __repr__(self) -> str:
         options = ", ".join(
             f"{key.removeprefix('average_')}={self.optimizer.param_groups[0][key]}"
-            for key in AVERAGE_OPTIONS
+            for key in self._options
         )
         return f"CarriedAverage({type(self.optimizer).__name__}, {options})"
 
@@ -186,10 +170,3 @@ def _tensors_by_name(module: Module) -> dict[str, torch.Tensor]:
         **dict(module.named_parameters(remove_duplicate=False)),
         **dict(module.named_buffers(remove_duplicate=False)),
     }
-
-
-def _whole(name: str, value: Any) -> int:
-    try:
-        return int(operator.index(value))
-    except TypeError:
-        raise TypeError(f"CarriedAverage: {name} must be an integer, got {value!r}") from None

@@ -10,7 +10,8 @@ import torch
 
 from thalweg import optim
 from thalweg.names import unknown
-from thalweg.optim.optimizer import MODES, Optimizer
+from thalweg.optim.optimizer import Optimizer
+from thalweg.optim.options import MODES
 from thalweg.rule.equations import equations
 
 DTYPE = torch.float32
@@ -96,7 +97,7 @@ def describe(cls: type[Optimizer]) -> Described:
     8
     """
     optimizer = cls([torch.nn.Parameter(torch.zeros(4, dtype=DTYPE))])  # type: ignore[call-arg]
-    parts = _traced(optimizer) if hasattr(cls, "rule") else _told(optimizer)
+    parts = _traced(optimizer) if hasattr(cls, "rule") else _from_docstring(optimizer)
     text = inspect.getdoc(cls) or ""
     return Described(
         name=cls.__name__,
@@ -112,17 +113,18 @@ def _traced(optimizer: Optimizer) -> dict[str, Any]:
     engine = optimizer._engine
     (slot,) = engine.look_at_slots()
     program, formats, _ = engine.preview(slot)
+    tensors = optimizer.composed_rule.tensor_states
     sizes = [formats[name] for name in program.states]
     return dict(
         update=tuple(equations(program)),
         states=tuple(program.states),
         numbers=tuple(engine.shown_scalars),
-        other_states=tuple(n for n in optimizer.rule.tensor_states if n not in program.states),
+        other_states=tuple(n for n in tensors if n not in program.states),
         bytes_per_parameter=sum(form.bytes_per_element for form in sizes if form),
     )
 
 
-def _told(optimizer: Optimizer) -> dict[str, Any]:
+def _from_docstring(optimizer: Optimizer) -> dict[str, Any]:
     """What LBFGS says of itself: its docstring's formula; s and y of each pair, d and g."""
     text = inspect.getdoc(type(optimizer)) or ""
     _, _, rest = text.partition("::\n\n")
@@ -154,7 +156,8 @@ def _gradients(optimizer: Optimizer) -> str:
 
 def _defaults(cls: type[Optimizer]) -> dict[str, Any]:
     parameters = inspect.signature(cls).parameters
-    plain = (name for name in parameters if name not in ("params", *MODES))
+    others = ("params", "transforms", "maximize", *MODES)
+    plain = (name for name in parameters if name not in others)
     return {name: parameters[name].default for name in plain}
 
 

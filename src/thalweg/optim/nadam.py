@@ -6,10 +6,11 @@ schedule of its section 3 (0.96 as in the paper, momentum_decay for its 1/250).
 
 from typing import Any
 
-from thalweg.optim.optimizer import Number, Optimizer, Params
+from thalweg.optim.optimizer import Number, Optimizer, Params, Transforms
+from thalweg.optim.options import given
 from thalweg.ranges import FRACTION, NON_NEGATIVE
 from thalweg.rule import Rule, State, lerp, sqrt
-from thalweg.rule.compose import maximizable, weight_decayed
+from thalweg.transforms import maximized, switchable_decay
 
 
 def nadam(p: Any, g: Any, s: Any, h: Any) -> Any:
@@ -62,14 +63,14 @@ class NAdam(Optimizer):
     """
 
     rule = Rule(
-        maximizable(weight_decayed(nadam)),
+        nadam,
         {"mu_product": State(1.0, scalar=True), "exp_avg": 0.0, "exp_avg_sq": 0.0},
     )
+    transforms = (switchable_decay(), maximized())
     ranges = {
         "lr": NON_NEGATIVE,
         "betas": (FRACTION, FRACTION),
         "eps": NON_NEGATIVE,
-        "weight_decay": NON_NEGATIVE,
         "momentum_decay": NON_NEGATIVE,
     }
 
@@ -88,18 +89,6 @@ class NAdam(Optimizer):
         capturable: bool = False,
         differentiable: bool = False,
         fused: bool | None = None,
+        transforms: Transforms = (),
     ) -> None:
-        defaults = dict(
-            lr=lr,
-            betas=betas,
-            eps=eps,
-            weight_decay=weight_decay,
-            momentum_decay=momentum_decay,
-            decoupled_weight_decay=decoupled_weight_decay,
-            maximize=maximize,
-            foreach=foreach,
-            capturable=capturable,
-            differentiable=differentiable,
-            fused=fused,
-        )
-        super().__init__(params, defaults)
+        super().__init__(params, given(locals()), transforms)

@@ -1,29 +1,35 @@
-"""The base class of all optimizers: groups, state, checkpoints and the only ``step``.
+"""The base class of all optimizers: the only ``step``, and what surrounds it.
 
-An optimizer is a rule, the ranges of its hyperparameters and a constructor. It is a
-``torch.optim.Optimizer`` by inheritance, because schedulers, scalers and trainers ask for one, but
-the contract is carried out here.
+An optimizer is a rule, the transforms around it, the ranges of its options and a constructor. It is
+a ``torch.optim.Optimizer`` by inheritance, because schedulers, scalers and trainers ask for one,
+but the contract is carried out here.
 """
 
-import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
-import numpy as np
 import torch
-from torch.optim.optimizer import (
-    _global_optimizer_post_hooks,
-    _global_optimizer_pre_hooks,
-    required,
-)
+from torch.optim.optimizer import required
 
 from thalweg.engine.engine import Engine
+from thalweg.engine.interrupts import uninterrupted
 from thalweg.engine.state import OptimizerState
-from thalweg.names import nearest
-from thalweg.optim.ranges import Ranges, check_ranges
-from thalweg.ranges import AT_LEAST_ONE, NON_NEGATIVE, UNIT_INTERVAL
-from thalweg.rule import Rule
-from thalweg.rule.compose import AVERAGE_OPTIONS, AVERAGE_STATES, carrying_average
+from thalweg.optim.groups import check_new_group, check_parameter, listed, names_for, opened
+from thalweg.optim.hooks import is_observed, observed_step
+from thalweg.optim.options import MODES as MODES
+from thalweg.optim.options import (
+    check_flags,
+    check_known,
+    check_modes,
+    check_ranges,
+    check_tensor_options,
+    check_transform,
+    flags_in,
+    with_transforms,
+)
+from thalweg.ranges import NON_NEGATIVE, Ranges
+from thalweg.rule import Rule, Transform, transformed
+from thalweg.rule.transforms import checked_transforms
 
 if TYPE_CHECKING:  # what only checkpoints need is imported where it is used
     from thalweg.optim import state_dict as state_dicts
@@ -31,35 +37,8 @@ if TYPE_CHECKING:  # what only checkpoints need is imported where it is used
 
 Params = Iterable[torch.Tensor] | Iterable[dict[str, Any]] | Iterable[tuple[str, torch.Tensor]]
 Number = float | torch.Tensor
+Transforms = Iterable[Transform]
 Closure = Callable[[], Any]
-
-# The options every optimizer takes; see Optimizer.
-MODES: dict[str, Any] = {
-    "foreach": None,
-    "maximize": False,
-    "capturable": False,
-    "differentiable": False,
-    "fused": None,
-}
-
-# The options of a carried average, which are in every group once there is one.
-AVERAGE_RANGES: Ranges = {
-    "average_decay": UNIT_INTERVAL,
-    "average_start": NON_NEGATIVE,
-    "average_every": AT_LEAST_ONE,
-}
-
-GROUP_KEYS = (
-    *("params", "param_names", "name", "lr_scale"),
-    *("initial_lr", "max_lr", "min_lr", "swa_lr", "max_momentum", "base_momentum"),  # schedulers'
-)
-ALIKE = 0.75  # from here on, a key of the user's own is taken for a misspelt option
-
-
-def _is_flag(value: Any) -> bool:
-    """True or False, as such or as a number; None, which is the default of some."""
-    kinds = (bool, int, np.bool_)
-    return value is None or (isinstance(value, kinds) and value in (0, 1))
 
 
 class Optimizer(torch.optim.Optimizer):
@@ -69,6 +48,8 @@ class Optimizer(torch.optim.Optimizer):
         params: tensors, dicts (parameter groups with options of their own), or pairs of name and
             tensor, in an order that is the same on every run.
         defaults: every option's value for groups that do not give it.
+        transforms: what to put around the rule, of :mod:`thalweg.transforms` or your own; each
+            wraps what stands before it. Their options join the groups.
 
     Options every optimizer takes, as torch's do:
 
@@ -82,37 +63,104 @@ class Optimizer(torch.optim.Optimizer):
 
     Attributes:
         rule: the update rule; set by the subclass.
-        ranges: what each numeric option may be; set by the subclass, ``lr`` at least 0 by default.
+        transforms: what stands around the rule in every optimizer of the class; set by the
+            subclass, whose constructor takes their options or leaves them at their defaults.
+        ranges: what each numeric option may be, but for those of transforms; set by the subclass,
+            ``lr`` at least 0 by default.
+        added_transforms: those of this optimizer, around those of its class.
         defaults, state, param_groups: as in torch. ``state[p]["step"]`` and other scalar states
             are 0-d float64 views into one tensor.
 
     Raises:
         TypeError: ``params`` is a tensor, holds something else than tensors, dicts or pairs, or is
-            a set; an option is misspelt or not a number.
+            a set; an option is misspelt or not a number; something is no transform.
         ValueError: no parameters, a parameter that is not a leaf or in two groups, an option out
-            of range.
+            of range; an option or state of a transform that is there already.
         RuntimeError: ``fused`` together with ``foreach`` or ``differentiable``.
     """
 
     rule: ClassVar[Rule]
+    transforms: ClassVar[Sequence[Transform]] = ()
     ranges: ClassVar[Ranges] = {"lr": NON_NEGATIVE}
 
-    def __init__(self, params: Params, defaults: dict[str, Any]) -> None:
-        if isinstance(params, torch.Tensor):
-            raise TypeError(
-                f"{self._name}: params must be an iterable of tensors or dicts, got a "
-                f"{type(params).__name__}; write [p] for a single parameter"
-            )
-        self._refuse_set(params)
+    added_transforms: tuple[Transform, ...] = ()
+
+    def __init__(
+        self, params: Params, defaults: dict[str, Any], transforms: Transforms = ()
+    ) -> None:
+        entries = listed(self._name, params)
+        defaults = dict(defaults)
+        for each in self.transforms:
+            for option, default in each.options.items():
+                defaults.setdefault(option, default)
+        self.added_transforms = self._checked_transforms(transforms)
         self._updates = 0
-        entries: list[Any] = list(params)
-        if not entries:
-            raise ValueError(f"{self._name}: got an empty parameter list; pass the model's")
+        defaults = with_transforms(self._name, defaults, self.added_transforms)
         super().__init__(entries, defaults)
 
     @property
     def _name(self) -> str:
         return type(self).__name__
+
+    # ---- rule and engine --------------------------------------------------------------------
+
+    @property
+    def composed_rule(self) -> Rule:
+        """The rule of the step: the class's with all transforms around it."""
+        return transformed(self.rule, self.all_transforms)
+
+    @property
+    def all_transforms(self) -> tuple[Transform, ...]:
+        """The class's transforms, then the optimizer's own."""
+        return (*type(self).transforms, *self.added_transforms)
+
+    def add_transform(self, transform: Transform) -> None:
+        """Put a transform around the rule, from the next step on.
+
+        Its options join every group with the transform's defaults. Its states begin with the next
+        update of each parameter.
+
+        Args:
+            transform: of :mod:`thalweg.transforms`, or your own.
+
+        Raises:
+            TypeError: it is no transform, or an option of it is not a number.
+            ValueError: an option of it is out of range; the optimizer has an option or a state of
+                such a name already. Nothing is changed then.
+        """
+        (added,) = self._checked_transforms([transform])
+        groups = (self.defaults, *self.param_groups)
+        for group in groups:  # a user may have put keys of their own into one
+            with_transforms(self._name, group, [added])
+        check_transform(self._name, added.options, added)
+        with uninterrupted():
+            self.added_transforms = (*self.added_transforms, added)
+            for group in groups:
+                group.update(added.options)
+            self.forget_engine()
+
+    def _checked_transforms(self, transforms: Transforms) -> tuple[Transform, ...]:
+        found = checked_transforms(self._name, transforms)
+        if found and not hasattr(self, "rule"):
+            raise TypeError(
+                f"{self._name}: there is no rule that the transforms {list(found)} can be put "
+                f"around; {self._name} moves all parameters at once, several times in a step"
+            )
+        if found:
+            transformed(self.rule, (*self.all_transforms, *found))  # raises where states clash
+        return found
+
+    @property
+    def _engine(self) -> Engine:
+        engine = self.__dict__.get("_engine_")
+        if engine is None:
+            # Of two threads that ask first, both get the same.
+            engine = self.__dict__.setdefault("_engine_", Engine(self.composed_rule, self))
+        return cast(Engine, engine)
+
+    def forget_engine(self) -> None:
+        """Drop what the engine keeps from step to step; the next step makes another."""
+        self.__dict__.pop("_engine_", None)
 
     # ---- state and groups -------------------------------------------------------------------
 
@@ -125,47 +173,6 @@ class Optimizer(torch.optim.Optimizer):
     @state.setter
     def state(self, value: Mapping[Any, Any]) -> None:
         self.__dict__["_state"] = OptimizerState(dict(value))
-
-    @property
-    def _engine(self) -> Engine:
-        engine = self.__dict__.get("_engine_")
-        if engine is None:
-            # Of two threads that ask first, both get the same.
-            engine = self.__dict__.setdefault("_engine_", Engine(self.carried_rule, self))
-        return cast(Engine, engine)
-
-    @property
-    def carries_average(self) -> bool:
-        """Whether an average of the parameters is part of the step (see ``CarriedAverage``)."""
-        return all(name in self.defaults for name in AVERAGE_OPTIONS)
-
-    @property
-    def carried_rule(self) -> Rule:
-        """The rule of the step: the class's, with an average folded in where one is carried."""
-        return carrying_average(self.rule) if self.carries_average else self.rule
-
-    def carry_average(self, options: Mapping[str, Any]) -> None:
-        """Fold an average into the step from now on; ``CarriedAverage`` calls this.
-
-        Args:
-            options: a value for each of ``AVERAGE_OPTIONS``, for all groups.
-
-        Raises:
-            TypeError: an option is not a number.
-            ValueError: an option out of range, or the optimizer has options or states of these
-                names already.
-        """
-        taken = [name for name in options if name in self.defaults]
-        if taken:
-            raise ValueError(
-                f"{self._name}: has the options {', '.join(taken)} already, which a carried "
-                "average needs for itself; rename the optimizer's"
-            )
-        carrying_average(self.rule)
-        self._check_average_options(options)
-        for group in (self.defaults, *self.param_groups):
-            group.update(options)
-        self.forget_engine()
 
     @property
     def step_count(self) -> int:
@@ -181,41 +188,23 @@ class Optimizer(torch.optim.Optimizer):
 
         Raises as the constructor does, before anything is changed.
         """
-        if not isinstance(param_group, dict):
-            raise TypeError(
-                f"{self._name}: a parameter group must be a dict, got {type(param_group).__name__}"
-            )
-        group = dict(param_group)
-        group["params"], names = self._tensors(group)
-        if names is not None:
-            group["param_names"] = names
+        group = opened(self._name, param_group)
+        for k, p in enumerate(group["params"]):
+            self.check_parameter(k, p)
         for name, default in self.defaults.items():
             if default is required and name not in group:
                 raise ValueError(f"{self._name}: a parameter group lacks the option {name!r}")
             group.setdefault(name, default)
         self.flags_as_numbers(group)
         self.check_options(group)
-        if len({id(p) for p in group["params"]}) != len(group["params"]):
-            warnings.warn(
-                f"{self._name}: optimizer contains a parameter group with duplicate parameters; "
-                "each is updated once",
-                UserWarning,
-                stacklevel=3,
-            )
-        taken = {id(p) for other in self.param_groups for p in other["params"]}
-        if not taken.isdisjoint(id(p) for p in group["params"]):
-            raise ValueError(
-                f"{self._name}: some parameters appear in more than one parameter group; leave "
-                "each in one"
-            )
-        if any(("param_names" in other) != (names is not None) for other in self.param_groups):
-            raise ValueError(
-                f"{self._name}: all parameter groups must be with or without names; pass "
-                "named_parameters() for every group, or for none"
-            )
+        check_new_group(self._name, group, self.param_groups)
         self.param_groups.append(group)
         # The caller's dict is filled in too, as torch does.
         param_group.update(group)
+
+    def check_parameter(self, k: int, p: Any) -> None:
+        """Raise for what cannot be optimized; ``k`` is its number in its group."""
+        check_parameter(self._name, k, p, results=bool(self.defaults.get("differentiable")))
 
     def name_parameters(self, named: Iterable[tuple[str, torch.Tensor]]) -> None:
         """Give the parameters names, by which checkpoints go from then on.
@@ -236,124 +225,27 @@ class Optimizer(torch.optim.Optimizer):
         >>> optimizer.param_groups[0]["param_names"]
         ['weight', 'bias']
         """
-        from thalweg.optim import state_dict as state_dicts
-
-        names: dict[int, str] = {}
-        for name, p in named:
-            names.setdefault(id(p), str(name))
-        nameless = [
-            f"parameter {i} of group {k}, shape {tuple(p.shape)}"
-            for k, group in enumerate(self.param_groups)
-            for i, p in enumerate(group["params"])
-            if id(p) not in names
-        ]
-        if nameless:
-            raise ValueError(
-                f"{self._name}: name_parameters gives no name to {'; '.join(nameless)}; pass the "
-                "named_parameters() of everything that it trains"
-            )
-        held = {id(p): names[id(p)] for group in self.param_groups for p in group["params"]}
-        if twice := state_dicts.repeated(held.values()):
-            raise ValueError(
-                f"{self._name}: name_parameters gives the same name to two parameters: "
-                f"{', '.join(twice)}; put something in front that tells their models apart"
-            )
-        for group in self.param_groups:
-            group["param_names"] = [names[id(p)] for p in group["params"]]
-
-    def _refuse_set(self, params: Any) -> None:
-        if isinstance(params, (set, frozenset)):
-            raise TypeError(
-                f"{self._name}: params must have an order that is the same on every run, got a "
-                f"{type(params).__name__}; pass a list"
-            )
-
-    def _tensors(self, group: Mapping[str, Any]) -> tuple[list[torch.Tensor], list[str] | None]:
-        if "params" not in group:
-            raise ValueError(f"{self._name}: a parameter group must have the key 'params'")
-        params = group["params"]
-        self._refuse_set(params)
-        entries: list[Any] = [params] if isinstance(params, torch.Tensor) else list(params)
-        named = [isinstance(entry, tuple) for entry in entries]
-        if any(named) and not all(named):
-            raise ValueError(
-                f"{self._name}: all params must be with or without names; some names are missing"
-            )
-        tensors: list[Any] = [entry[1] for entry in entries] if any(named) else entries
-        for k, tensor in enumerate(tensors):
-            if not isinstance(tensor, torch.Tensor):
-                raise TypeError(
-                    f"{self._name}: parameter {k} is a {type(tensor).__name__}; an optimizer can "
-                    "only optimize Tensors"
-                )
-            differentiable = self.defaults.get("differentiable")
-            if not (differentiable or tensor.is_leaf or tensor.retains_grad):
-                raise ValueError(
-                    f"{self._name}: can't optimize a non-leaf Tensor: parameter {k}, shape "
-                    f"{tuple(tensor.shape)}, is the result of an operation; pass the tensor it was "
-                    "made from"
-                )
-        return tensors, [str(entry[0]) for entry in entries] if any(named) else None
+        names = names_for(self._name, self.param_groups, named)
+        for group, own in zip(self.param_groups, names, strict=True):
+            group["param_names"] = own
 
     def flags_as_numbers(self, group: dict[str, Any]) -> None:
-        """Make 0 of a ``weight_decay=False``, as torch reckons with it."""
-        for key in self.ranges:
-            if isinstance(group.get(key), bool):
-                group[key] = int(group[key])
+        """Make 0 of a ``weight_decay=False``, as torch computes with it."""
+        for ranges in (self.ranges, *(each.ranges for each in self.all_transforms)):
+            for key in ranges:
+                if isinstance(group.get(key), bool):
+                    group[key] = int(group[key])
 
     def check_options(self, group: Mapping[str, Any]) -> None:
         """Raise for options that are wrong by themselves or together."""
-        known = [*self.defaults, *GROUP_KEYS]
-        for key in group:
-            if key not in known and (hint := nearest(str(key), self.defaults, ALIKE)):
-                raise TypeError(f"{self._name}: a parameter group has the key {key!r}{hint}")
+        check_known(self._name, group, list(self.defaults))
         check_ranges(self._name, group, self.ranges)
-        for key in (
-            *MODES,
-            *(k for k, default in self.defaults.items() if isinstance(default, bool)),
-        ):
-            if key in group and not _is_flag(group[key]):
-                raise TypeError(
-                    f"{self._name}: {key} must be True or False, got {group[key]!r:.200}"
-                )
-        if self.carries_average:
-            self._check_average_options(group)
-        if group.get("fused") and group.get("foreach"):
-            raise RuntimeError(
-                f"{self._name}: `fused` and `foreach` cannot be `True` together; leave one out"
-            )
-        if group.get("fused") and group.get("differentiable"):
-            raise RuntimeError(
-                f"{self._name}: `fused` does not support `differentiable`; leave `fused` out"
-            )
-        self._check_tensor_options(group)
-
-    def _check_average_options(self, group: Mapping[str, Any]) -> None:
-        equal_weights = group.get("average_decay", ...) is None
-        ranges = {k: r for k, r in AVERAGE_RANGES.items() if k != "average_decay"}
-        check_ranges(self._name, group, ranges if equal_weights else AVERAGE_RANGES)
-        dtype = group.get("average_dtype")
-        if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
-            raise ValueError(
-                f"{self._name}: average_dtype must be a real floating-point dtype, or None for the "
-                f"parameter's, got {dtype!r}"
-            )
-
-    def _check_tensor_options(self, group: Mapping[str, Any]) -> None:
-        betas = group.get("betas", ())
-        are_tensors = [isinstance(beta, torch.Tensor) for beta in betas]
-        if any(are_tensors) and not all(are_tensors):
-            raise ValueError(
-                f"{self._name}: betas must be either both floats or both Tensors, got {betas}"
-            )
-        if group.get("foreach") and not group.get("capturable"):
-            numbers = {"lr": group.get("lr")} | {f"betas[{i}]": b for i, b in enumerate(betas)}
-            for name, value in numbers.items():
-                if isinstance(value, torch.Tensor):
-                    raise ValueError(
-                        f"{self._name}: {name} as a Tensor is not supported for capturable=False "
-                        "and foreach=True; leave foreach out"
-                    )
+        check_flags(self._name, group, MODES)
+        check_flags(self._name, group, flags_in(self.defaults))
+        for each in self.all_transforms:
+            check_transform(self._name, group, each)
+        check_modes(self._name, group)
+        check_tensor_options(self._name, group)
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Drop every gradient, or with ``set_to_none=False`` fill it with zeros."""
@@ -376,51 +268,19 @@ class Optimizer(torch.optim.Optimizer):
         """Update every parameter that has a gradient.
 
         Args:
-            closure: evaluates the model anew and returns the loss; called first, with gradients
+            closure: evaluates the model again and returns the loss; called first, with gradients
                 enabled.
 
         Returns:
             The closure's result, or None.
         """
-        observed = (
-            self._optimizer_step_pre_hooks
-            or self._optimizer_step_post_hooks
-            or _global_optimizer_pre_hooks
-            or _global_optimizer_post_hooks
-            or torch.autograd._profiler_enabled()  # type: ignore[attr-defined]
-        )
-        return self._observed_step(closure) if observed else self._step(closure)
+        if is_observed(self):
+            return observed_step(self, self._step, closure)
+        return self._step(closure)
 
     # torch wraps each class's step to run hooks and to name it in profiles, at a cost of tens of
     # microseconds; this one does both itself, where there is something to do.
     step.hooked = True  # type: ignore[attr-defined]
-
-    def _observed_step(self, closure: Closure | None) -> Any:
-        """The step with its hooks, under its name in the profiler."""
-        args: tuple[Any, ...] = (self,) if closure is None else (self, closure)
-        kwargs: dict[str, Any] = {}
-        with torch.autograd.profiler.record_function(f"Optimizer.step#{self._name}.step"):
-            for before in (
-                *_global_optimizer_pre_hooks.values(),
-                *self._optimizer_step_pre_hooks.values(),
-            ):
-                changed = before(self, args, kwargs)
-                if changed is None:
-                    continue
-                if not (isinstance(changed, tuple) and len(changed) == 2):
-                    raise RuntimeError(
-                        f"{before} must return None or a tuple of (new_args, new_kwargs), got "
-                        f"{changed!r}"
-                    )
-                args, kwargs = changed
-            closure = args[1] if len(args) > 1 else kwargs.get("closure")
-            result = self._step(closure)
-            for after in (
-                *self._optimizer_step_post_hooks.values(),
-                *_global_optimizer_post_hooks.values(),
-            ):
-                after(self, args, kwargs)
-        return result
 
     def _step(self, closure: Closure | None) -> Any:
         """The step without its hooks; overridden where the closure is called more than once."""
@@ -437,13 +297,28 @@ class Optimizer(torch.optim.Optimizer):
     def sparse_gradient(self, options: Mapping[str, Any]) -> str:
         """How a sparse gradient is treated: "rows" updates the rows present, "dense" all rows.
 
+        A rule that can be applied to the rows alone returns :meth:`rows_present`.
+
         Raises:
-            RuntimeError: if the rule has no meaning for absent rows.
+            RuntimeError: the rule has no meaning for absent rows.
         """
         raise RuntimeError(
             f"{self._name} does not support sparse gradients; use SparseAdam, Adagrad or SGD for "
             "these parameters, or dense gradients"
         )
+
+    def rows_present(self, options: Mapping[str, Any]) -> str:
+        """``"rows"``; raises ``RuntimeError`` where a transform changes the absent rows, too."""
+        for each in self.all_transforms:
+            if each.changes_every_row(options):
+                option = each.every_row if isinstance(each.every_row, str) else ""
+                what = f"the {option} option" if option else f"the transform {each.name}"
+                remedy = f"set {option}=0 for these parameters" if option else "leave it out"
+                raise RuntimeError(
+                    f"{self._name}: {what} is not compatible with sparse gradients, as it changes "
+                    f"the rows that they leave out, too; {remedy}, or use dense gradients"
+                )
+        return "rows"
 
     def dense_gradient(self, options: Mapping[str, Any]) -> None:
         """Raise ``RuntimeError`` where a dense gradient is not supported."""
@@ -538,30 +413,8 @@ class Optimizer(torch.optim.Optimizer):
 
         return state_dicts.checked_states(self, saved, matched, groups, misfits)
 
-    def forget_engine(self) -> None:
-        """Drop what the engine keeps from step to step; the next step makes it anew."""
-        self.__dict__.pop("_engine_", None)
-
-    def state_names(
-        self, options: Mapping[str, Any], present: Mapping[str, Any]
-    ) -> tuple[Sequence[str], Sequence[str]]:
-        """The states that an updated parameter must have with these options, and all it may.
-
-        Args:
-            options: its group's options.
-            present: the states that it has; an average that begins later need not be among them.
-        """
-        rule, carried = self.rule, self.carried_rule
-        count = ["step"] if rule.counted else []
-        first = [1.0, *(rule.states[name].initial_value(options) for name in rule.scalar_states)]
-        needed = [*count, *rule.scalar_states, *rule.program(options, first).states]
-        if self.carries_average and not AVERAGE_STATES.keys().isdisjoint(present):
-            begun = float(present.get("averaged_models", 0)) >= 1
-            needed += [n for n, s in AVERAGE_STATES.items() if s.scalar or begun]
-        return needed, [*count, *carried.scalar_states, *carried.tensor_states]
-
     def __getstate__(self) -> dict[str, Any]:
-        """Everything but the engine (made anew where the copy is used) and the hooks."""
+        """Everything but the engine (a copy makes its own) and the hooks."""
         return {
             "state": self.state,
             **{

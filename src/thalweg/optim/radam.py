@@ -6,10 +6,11 @@ with torch's threshold (rho > 5 where the paper has 4).
 
 from typing import Any
 
-from thalweg.optim.optimizer import Number, Optimizer, Params
+from thalweg.optim.optimizer import Number, Optimizer, Params, Transforms
+from thalweg.optim.options import given
 from thalweg.ranges import FRACTION, NON_NEGATIVE
 from thalweg.rule import Rule, lerp, sqrt, where
-from thalweg.rule.compose import maximizable, weight_decayed
+from thalweg.transforms import maximized, switchable_decay
 
 
 def radam(p: Any, g: Any, s: Any, h: Any) -> Any:
@@ -59,13 +60,9 @@ class RAdam(Optimizer):
     0.5
     """
 
-    rule = Rule(maximizable(weight_decayed(radam)), {"exp_avg": 0.0, "exp_avg_sq": 0.0})
-    ranges = {
-        "lr": NON_NEGATIVE,
-        "betas": (FRACTION, FRACTION),
-        "eps": NON_NEGATIVE,
-        "weight_decay": NON_NEGATIVE,
-    }
+    rule = Rule(radam, {"exp_avg": 0.0, "exp_avg_sq": 0.0})
+    transforms = (switchable_decay(), maximized())
+    ranges = {"lr": NON_NEGATIVE, "betas": (FRACTION, FRACTION), "eps": NON_NEGATIVE}
 
     def __init__(
         self,
@@ -81,17 +78,6 @@ class RAdam(Optimizer):
         capturable: bool = False,
         differentiable: bool = False,
         fused: bool | None = None,
+        transforms: Transforms = (),
     ) -> None:
-        defaults = dict(
-            lr=lr,
-            betas=betas,
-            eps=eps,
-            weight_decay=weight_decay,
-            maximize=maximize,
-            foreach=foreach,
-            capturable=capturable,
-            decoupled_weight_decay=decoupled_weight_decay,
-            differentiable=differentiable,
-            fused=fused,
-        )
-        super().__init__(params, defaults)
+        super().__init__(params, given(locals()), transforms)

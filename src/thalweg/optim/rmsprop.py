@@ -2,15 +2,16 @@
 
 Source: Hinton, Srivastava and Swersky, "Neural Networks for Machine Learning", lecture 6e, 2012.
 Centered: Graves, "Generating Sequences With Recurrent Neural Networks", 2013, equations (38)-(41),
-with eps beside the root, as torch has it.
+with eps added to the root, as torch has it.
 """
 
 from typing import Any
 
-from thalweg.optim.optimizer import Number, Optimizer, Params
+from thalweg.optim.optimizer import Number, Optimizer, Params, Transforms
+from thalweg.optim.options import given
 from thalweg.ranges import NON_NEGATIVE
 from thalweg.rule import Rule, lerp, sqrt
-from thalweg.rule.compose import l2_regularized, maximizable
+from thalweg.transforms import l2_decay, maximized
 
 
 def rmsprop(p: Any, g: Any, s: Any, h: Any) -> Any:
@@ -63,14 +64,14 @@ class RMSprop(Optimizer):
     """
 
     rule = Rule(
-        maximizable(l2_regularized(rmsprop)),
+        rmsprop,
         {"square_avg": 0.0, "momentum_buffer": 0.0, "grad_avg": 0.0},
     )
+    transforms = (l2_decay(), maximized())
     ranges = {
         "lr": NON_NEGATIVE,
         "alpha": NON_NEGATIVE,
         "eps": NON_NEGATIVE,
-        "weight_decay": NON_NEGATIVE,
         "momentum": NON_NEGATIVE,
     }
 
@@ -89,18 +90,6 @@ class RMSprop(Optimizer):
         differentiable: bool = False,
         *,
         fused: bool | None = None,
+        transforms: Transforms = (),
     ) -> None:
-        defaults = dict(
-            lr=lr,
-            momentum=momentum,
-            alpha=alpha,
-            eps=eps,
-            centered=centered,
-            weight_decay=weight_decay,
-            capturable=capturable,
-            foreach=foreach,
-            maximize=maximize,
-            differentiable=differentiable,
-            fused=fused,
-        )
-        super().__init__(params, defaults)
+        super().__init__(params, given(locals()), transforms)

@@ -7,10 +7,11 @@ without backtracking (the variant that Igel and Hüsken, 2000, call iRprop-).
 
 from typing import Any
 
-from thalweg.optim.optimizer import Number, Optimizer, Params
+from thalweg.optim.optimizer import Number, Optimizer, Params, Transforms
+from thalweg.optim.options import given
 from thalweg.ranges import ANY, NON_NEGATIVE, Range
 from thalweg.rule import Rule, clip, sign, where
-from thalweg.rule.compose import maximizable
+from thalweg.transforms import maximized
 
 
 def rprop(p: Any, g: Any, s: Any, h: Any) -> Any:
@@ -55,7 +56,8 @@ class Rprop(Optimizer):
     0.25
     """
 
-    rule = Rule(maximizable(rprop), {"prev": 0.0, "step_size": lambda options: options["lr"]})
+    rule = Rule(rprop, {"prev": 0.0, "step_size": lambda options: options["lr"]})
+    transforms = (maximized(),)
     ranges = {
         "lr": NON_NEGATIVE,
         "etas": (Range(0, 1, open="both"), Range(1, open="both")),
@@ -74,15 +76,6 @@ class Rprop(Optimizer):
         maximize: bool = False,
         differentiable: bool = False,
         fused: bool | None = None,
+        transforms: Transforms = (),
     ) -> None:
-        defaults = dict(
-            lr=lr,
-            etas=etas,
-            step_sizes=step_sizes,
-            foreach=foreach,
-            maximize=maximize,
-            differentiable=differentiable,
-            capturable=capturable,
-            fused=fused,
-        )
-        super().__init__(params, defaults)
+        super().__init__(params, given(locals()), transforms)

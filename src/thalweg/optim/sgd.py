@@ -8,10 +8,11 @@ velocity last, so that a change of lr acts at once.
 from collections.abc import Mapping
 from typing import Any
 
-from thalweg.optim.optimizer import Number, Optimizer, Params
+from thalweg.optim.optimizer import Number, Optimizer, Params, Transforms
+from thalweg.optim.options import given
 from thalweg.ranges import ANY, NON_NEGATIVE
 from thalweg.rule import Rule, where
-from thalweg.rule.compose import l2_regularized, maximizable
+from thalweg.transforms import l2_decay, maximized
 
 
 def sgd(p: Any, g: Any, s: Any, h: Any) -> Any:
@@ -56,13 +57,9 @@ class SGD(Optimizer):
     True
     """
 
-    rule = Rule(maximizable(l2_regularized(sgd)), {"momentum_buffer": 0.0}, counted=False)
-    ranges = {
-        "lr": NON_NEGATIVE,
-        "momentum": NON_NEGATIVE,
-        "dampening": ANY,
-        "weight_decay": NON_NEGATIVE,
-    }
+    rule = Rule(sgd, {"momentum_buffer": 0.0}, counted=False)
+    transforms = (l2_decay(), maximized())
+    ranges = {"lr": NON_NEGATIVE, "momentum": NON_NEGATIVE, "dampening": ANY}
 
     def __init__(
         self,
@@ -77,19 +74,9 @@ class SGD(Optimizer):
         foreach: bool | None = None,
         differentiable: bool = False,
         fused: bool | None = None,
+        transforms: Transforms = (),
     ) -> None:
-        defaults = dict(
-            lr=lr,
-            momentum=momentum,
-            dampening=dampening,
-            weight_decay=weight_decay,
-            nesterov=nesterov,
-            maximize=maximize,
-            foreach=foreach,
-            differentiable=differentiable,
-            fused=fused,
-        )
-        super().__init__(params, defaults)
+        super().__init__(params, given(locals()), transforms)
 
     def check_options(self, group: Mapping[str, Any]) -> None:
         super().check_options(group)
@@ -100,9 +87,6 @@ class SGD(Optimizer):
             )
 
     def sparse_gradient(self, options: Mapping[str, Any]) -> str:
-        if options["weight_decay"]:
-            raise RuntimeError(
-                "SGD: weight_decay would change the rows that a sparse gradient leaves out; set "
-                "weight_decay=0 for these parameters or use dense gradients"
-            )
-        return "dense" if options["momentum"] else "rows"
+        if options["momentum"] and not options["weight_decay"]:
+            return "dense"  # the velocity moves the rows that are absent, too
+        return self.rows_present(options)

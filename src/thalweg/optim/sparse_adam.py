@@ -1,19 +1,18 @@
 """SparseAdam: Adam for sparse gradients, which touches only the rows they hold.
 
 Paper: Kingma and Ba, "Adam: A Method for Stochastic Optimization", 2015, the variant at the end of
-section 2 (eps beside the uncorrected root), made lazy: a row's means stand still while its gradient
-is absent. The lazy form is torch's; the paper does not treat it.
+section 2 (eps added to the uncorrected root), made lazy: a row's means stand still while its
+gradient is absent. The lazy form is torch's; the paper does not treat it.
 """
 
 from collections.abc import Mapping
 from typing import Any
 
-import torch
-
-from thalweg.optim.optimizer import Number, Optimizer, Params
+from thalweg.optim.optimizer import Number, Optimizer, Params, Transforms
+from thalweg.optim.options import given
 from thalweg.ranges import FRACTION, POSITIVE
 from thalweg.rule import Rule, lerp, sqrt
-from thalweg.rule.compose import maximizable
+from thalweg.transforms import maximized
 
 
 def sparse_adam(p: Any, g: Any, s: Any, h: Any) -> Any:
@@ -59,7 +58,8 @@ class SparseAdam(Optimizer):
     [1.0, 1.0, 0.5, 1.0]
     """
 
-    rule = Rule(maximizable(sparse_adam), {"exp_avg": 0.0, "exp_avg_sq": 0.0})
+    rule = Rule(sparse_adam, {"exp_avg": 0.0, "exp_avg_sq": 0.0})
+    transforms = (maximized(),)
     ranges = {"lr": POSITIVE, "betas": (FRACTION, FRACTION), "eps": POSITIVE}
 
     def __init__(
@@ -71,27 +71,25 @@ class SparseAdam(Optimizer):
         maximize: bool = False,
         *,
         fused: bool | None = None,
+        transforms: Transforms = (),
     ) -> None:
-        defaults = dict(lr=lr, betas=betas, eps=eps, maximize=maximize, fused=fused)
-        super().__init__(params, defaults)
+        super().__init__(params, given(locals()), transforms)
 
-    def _tensors(self, group: Mapping[str, Any]) -> tuple[list[torch.Tensor], list[str] | None]:
-        tensors, names = super()._tensors(group)
-        for k, p in enumerate(tensors):
-            if p.is_sparse:
-                raise ValueError(
-                    f"SparseAdam requires dense parameter tensors (with sparse gradients); "
-                    f"parameter {k} is sparse. Use its .to_dense()"
-                )
-            if p.is_complex():
-                raise ValueError(
-                    f"SparseAdam does not support complex parameters; parameter {k} is {p.dtype}. "
-                    "Use Adam"
-                )
-        return tensors, names
+    def check_parameter(self, k: int, p: Any) -> None:
+        super().check_parameter(k, p)
+        if p.is_sparse:
+            raise ValueError(
+                f"SparseAdam requires dense parameter tensors (with sparse gradients); "
+                f"parameter {k} is sparse. Use its .to_dense()"
+            )
+        if p.is_complex():
+            raise ValueError(
+                f"SparseAdam does not support complex parameters; parameter {k} is {p.dtype}. "
+                "Use Adam"
+            )
 
     def sparse_gradient(self, options: Mapping[str, Any]) -> str:
-        return "rows"
+        return self.rows_present(options)
 
     def dense_gradient(self, options: Mapping[str, Any]) -> None:
         raise RuntimeError(

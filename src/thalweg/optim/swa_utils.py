@@ -175,7 +175,7 @@ class AveragedModel(torch.optim.swa_utils.AveragedModel):
         return self.module(*args, **kwargs)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Everything but what the engine keeps, which is made anew where the copy is used."""
+        """Everything but what the engine keeps, of which a copy makes its own."""
         return {key: value for key, value in self.__dict__.items() if key != "_model_average"}
 
     def update_parameters(self, model: Module) -> None:
@@ -228,7 +228,7 @@ class AveragedModel(torch.optim.swa_utils.AveragedModel):
 def update_bn(
     loader: Iterable[Any], model: Module, device: int | torch.device | str | None = None
 ) -> None:
-    """Measure the running statistics of the model's batch normalizations anew, over a data set.
+    """Measure the running statistics of the model's batch normalizations again, over a data set.
 
     An average of weights has other activations than any model it was made of. All batches count
     alike. Momenta and training flags are as before afterwards, also where the loader or the model

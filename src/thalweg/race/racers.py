@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from thalweg.names import unknown
+from thalweg.optim.catalogue import classes
 from thalweg.race.objects import find_object
 
 OWN, TORCH = "thalweg.optim.", "torch.optim."
@@ -45,7 +46,7 @@ class Racer:
         return made
 
     @property
-    def beside(self) -> "Racer | None":
+    def torch_twin(self) -> "Racer | None":
         """torch's class of the same name; None if this is it, or torch has none."""
         if self.optimizer.startswith(TORCH) or not hasattr(torch.optim, self.class_name):
             return None
@@ -61,7 +62,8 @@ def _own(name: str, centre: float, note: str = "", **options: Any) -> Racer:
     return Racer(name, OWN + name.partition("+")[0], centre, options, note)
 
 
-RACERS = (
+# Those whose default rate is not the middle of the rates that work, or that need a word.
+_KNOWN = (
     _own("SGD", 0.3),
     _own("SGD+momentum", 0.1, momentum=0.9),
     _own("Adam", 0.01),
@@ -90,6 +92,26 @@ RACERS = (
         max_iter=4,
     ),
 )
+
+
+def _default_lr(cls: type) -> float:
+    try:
+        lr = inspect.signature(cls).parameters["lr"].default
+    except (KeyError, ValueError):
+        return FALLBACK
+    usable = isinstance(lr, (int, float)) and 0 < lr < math.inf
+    return float(lr) if usable else FALLBACK
+
+
+def _others() -> Iterator[Racer]:
+    """All other optimizers, around the rate that they have by default."""
+    known = {racer.class_name for racer in _KNOWN}
+    for name, cls in classes().items():
+        if name not in known:
+            yield _own(name, _default_lr(cls))
+
+
+RACERS = (*_KNOWN, *_others())
 
 
 def find(spec: str) -> Racer:
@@ -148,15 +170,6 @@ def _base(name: str) -> Racer:
     if path.startswith(TORCH) and twin is not None:
         return replace(twin, name=f"{cls.__name__} (torch)", optimizer=path)
     return Racer(cls.__name__, path, _default_lr(cls))
-
-
-def _default_lr(cls: type) -> float:
-    try:
-        lr = inspect.signature(cls).parameters["lr"].default
-    except (KeyError, ValueError):
-        return FALLBACK
-    usable = isinstance(lr, (int, float)) and 0 < lr < math.inf
-    return float(lr) if usable else FALLBACK
 
 
 def _with_options(base: Racer, options: Mapping[str, Any]) -> Racer:

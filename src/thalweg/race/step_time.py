@@ -63,9 +63,9 @@ def _measured(parameters: Callable[[], list[nn.Parameter]], racer: Racer, repeat
     ours = Stepper(racer, parameters())
     first_step = ours.first_s
     theirs = None
-    if racer.beside is not None:
+    if racer.torch_twin is not None:
         try:
-            theirs = Stepper(racer.beside, parameters())
+            theirs = Stepper(racer.torch_twin, parameters())
         except OptimizerError:
             theirs = None
     times: list[tuple[float, float]] = []

@@ -8,7 +8,7 @@ from thalweg.rule.program import Program, build, number, switch
 from thalweg.rule.symbols import Graph, Level, Symbol
 
 if TYPE_CHECKING:
-    from thalweg.rule import Rule
+    from thalweg.rule.rule import Rule
 
 
 def trace(rule: "Rule", hyperparameters: Mapping[str, Any], row: Sequence[float]) -> Program:

@@ -24,7 +24,9 @@ from thalweg.checkpoint.convert.library import (
 )
 from thalweg.names import unknown
 from thalweg.optim.catalogue import classes
-from thalweg.optim.optimizer import GROUP_KEYS, Optimizer
+from thalweg.optim.optimizer import Optimizer
+from thalweg.optim.options import GROUP_KEYS
+from thalweg.optim.state_dict import state_names
 
 __all__ = ["convert"]
 
@@ -92,10 +94,10 @@ def convert(
     for k, given in enumerate(saved.groups):
         group = _group(library, saved, k, given)
         for refusal in layout.refusals:
-            if told := refusal(group):
+            if why := refusal(group):
                 raise ValueError(
                     f"convert: {library.name}'s state cannot become {target}'s: {group.place}: "
-                    f"{told}"
+                    f"{why}"
                 )
         base = to.param_groups[k] if same_groups else {"params": [], **to.defaults}
         options = _options(library, layout, target, group, base)
@@ -121,7 +123,7 @@ def _target(to: Any) -> str:
     for cls in type(to).__mro__:
         if cls.__name__ in classes() and cls in (
             getattr(optim, cls.__name__),
-            getattr(torch.optim, cls.__name__),
+            getattr(torch.optim, cls.__name__, None),
         ):
             return cls.__name__
     raise ValueError(
@@ -173,15 +175,15 @@ def _group(library: Library, saved: Saved, k: int, given: Mapping[str, Any]) -> 
 def _options(
     library: Library, layout: Layout, target: str, group: Group, base: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The options of ``base``, with those that the saved group tells."""
-    told = {name: read(group.options) for name, read in layout.options.items()}
+    """The options of ``base``, with those of the saved group."""
+    converted = {name: read(group.options) for name, read in layout.options.items()}
     if target == "AdamW":
-        if told["decoupled_weight_decay"] is False and group.decays():
+        if converted["decoupled_weight_decay"] is False and group.decays():
             raise ValueError(
                 f"convert: {library.name}'s state cannot become AdamW's: {group.place}: its weight "
                 "decay acts on the gradient, AdamW's on the parameter; convert to Adam"
             )
-        told["decoupled_weight_decay"] = True
+        converted["decoupled_weight_decay"] = True
     kept = {
         name: value
         for name, value in group.options.items()
@@ -195,13 +197,13 @@ def _options(
                 "is your own, take it out of the state dict's group"
             )
     own = {name: value for name, value in base.items() if name not in ("params", "param_names")}
-    return {**own, **kept, **{n: v for n, v in told.items() if v is not ABSENT}}
+    return {**own, **kept, **{n: v for n, v in converted.items() if v is not ABSENT}}
 
 
 def _needed(
     own: Optimizer, options: Mapping[str, Any]
 ) -> Callable[[Mapping[str, Any]], Sequence[str]]:
-    """The states that must be there beside those present, asked once for parameters alike.
+    """The states that a parameter must have, asked once for all that have the same ones.
 
     The answer is read off the rule, which takes milliseconds.
     """
@@ -210,7 +212,7 @@ def _needed(
     def needed(present: Mapping[str, Any]) -> Sequence[str]:
         alike = (*present, float(present.get("averaged_models", 0)) >= 1)
         if alike not in answers:
-            answers[alike], _ = own.state_names(options, present)
+            answers[alike], _ = state_names(own, options, present)
         return answers[alike]
 
     return needed
@@ -254,7 +256,7 @@ def _entry(
         # torch's dtypes; its SparseAdam counts with an int.
         result["step"] = int(steps) if target == "SparseAdam" else torch.tensor(steps)
     for name, value in found.items():
-        if name in own.carried_rule.scalar_states:
+        if name in own.composed_rule.scalar_states:
             result[name] = torch.tensor(one_number(place, name, value), dtype=torch.float64)
             continue
         tensor = state_value(place, name, value)

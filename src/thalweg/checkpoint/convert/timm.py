@@ -17,7 +17,7 @@ from thalweg.checkpoint.convert.library import (
     unless_off,
 )
 from thalweg.checkpoint.convert.torch_optim import WAYS, first_radam
-from thalweg.optim.optimizer import GROUP_KEYS
+from thalweg.optim.options import GROUP_KEYS
 
 MARKS = {
     *("caution", "corrected_weight_decay", "clipping_threshold", "max_lr_snapshot"),

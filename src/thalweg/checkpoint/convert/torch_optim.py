@@ -15,19 +15,20 @@ from thalweg.checkpoint.convert.library import (
     Saved,
     same,
 )
-from thalweg.optim.lbfgs_state import LISTS, SCALARS, VECTORS
-from thalweg.optim.optimizer import MODES, Optimizer
-from thalweg.rule.compose import AVERAGE_OPTIONS
+from thalweg.optim.lbfgs.state import LISTS, SCALARS, VECTORS
+from thalweg.optim.optimizer import Optimizer
+from thalweg.optim.options import MODES
+from thalweg.transforms.shipped import missing_transform
 
 # How a step is carried out is up to the optimizer that the state is for; what it does is not.
-WAYS = tuple(mode for mode in MODES if mode != "maximize")
+WAYS = tuple(MODES)
 
 
 def library(own: Optimizer) -> Library:
     """The layout of the one optimizer, with the average that it may carry."""
     ways = tuple(way for way in WAYS if way in own.defaults)
     if hasattr(own, "rule"):
-        states = [*own.carried_rule.scalar_states, *own.carried_rule.tensor_states]
+        states = list(own.composed_rule.states)
     else:
         states = [*SCALARS, *VECTORS, *LISTS]
     options = same(*(name for name in own.defaults if name not in ways))
@@ -38,7 +39,7 @@ def library(own: Optimizer) -> Library:
         options=options,
         idle=WAYS,
         states={name: name for name in states},
-        refusals=(_average_left(own),),
+        refusals=(_transform_left(own),),
     )
     return Library("torch", {type(own).__name__: layout}, first_radam)
 
@@ -57,13 +58,15 @@ def _if_saved(name: str) -> Callable[[Options], Any]:
     return lambda options: options.get(name, ABSENT)
 
 
-def _average_left(own: Optimizer) -> Callable[[Group], str | None]:
+def _transform_left(own: Optimizer) -> Callable[[Group], str | None]:
     def refusal(group: Group) -> str | None:
-        if own.carries_average or not all(name in group.options for name in AVERAGE_OPTIONS):
+        missing = missing_transform(group.options, own.defaults)
+        if missing is None:
             return None
         return (
-            "it carries an average of the parameters, for which this optimizer has no place; take "
-            "the average first, and save the state of an optimizer that carries none"
+            f"it has the states of the transform {missing}, for which this optimizer has no place: "
+            f"thalweg's have one with transforms=[{missing}(...)]. Or save that of an optimizer "
+            "without"
         )
 
     return refusal

@@ -6,23 +6,18 @@ for a ``torch.optim.lr_scheduler.LRScheduler``, so it is one by inheritance; the
 
 import warnings
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from copy import copy
-from functools import lru_cache, wraps
+from functools import wraps
 from itertools import count
-from numbers import Integral
-from typing import Any, ClassVar, TypeVar, cast
+from typing import Any, ClassVar
 
 import torch
 from torch.optim import lr_scheduler as torchs
 
-from thalweg import ranges
-from thalweg.rule.program import number
+from thalweg.optim.lr_scheduler.arguments import check_integer, check_optimizer
+from thalweg.optim.lr_scheduler.rates import Rate, copied, like, set_option, unshared
 from thalweg.schedules import Schedule
-
-Rate = float | torch.Tensor
-Made = TypeVar("Made", bound=Schedule)
 
 _ORDER = (
     "the first rate of the schedule is skipped that way. Call `optimizer.step()` first, then "
@@ -265,7 +260,7 @@ class LRScheduler(torchs.LRScheduler):
         Loads into torch's scheduler of the same name, and torch's loads here.
         """
         own = self.__dict__.items()
-        saved = {key: apart(value) for key, value in own if key not in _UNSAVED}
+        saved = {key: unshared(value) for key, value in own if key not in _UNSAVED}
         saved[_CLASS] = type(self).__name__
         saved[_RATES] = {"epoch": self.last_epoch, "lrs": self._rates_now()}
         return saved
@@ -334,7 +329,7 @@ class LRScheduler(torchs.LRScheduler):
     def _take_state(self, saved: Mapping[str, Any]) -> None:
         """Take over a state dict that was checked."""
         self.__dict__.update(
-            (key, apart(value)) for key, value in saved.items() if key not in (_CLASS, _RATES)
+            (key, unshared(value)) for key, value in saved.items() if key not in (_CLASS, _RATES)
         )
 
 
@@ -363,88 +358,6 @@ class Scheduled(LRScheduler):
 
     def _rates_after(self, rates: Sequence[Rate], t: float) -> list[float]:
         return self._rates_at(t)
-
-
-def check_optimizer(optimizer: Any) -> None:
-    """Raise ``TypeError``, as torch does, for what is no optimizer."""
-    if not isinstance(optimizer, torch.optim.Optimizer):
-        raise TypeError(
-            f"{type(optimizer).__name__} is not an Optimizer; pass the optimizer itself"
-        )
-
-
-def check_options(owner: str, allowed: Mapping[str, ranges.Range], **options: Any) -> None:
-    """Raise for a number out of its range, or not a finite number."""
-    for name, value in options.items():
-        ranges.number(owner, name, value, allowed.get(name, ranges.ANY))
-
-
-def check_integer(owner: str, name: str, value: Any, least: int) -> None:
-    """Raise ``ValueError``, as torch does for counts, unless it is an integer >= ``least``."""
-    if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
-        kind = "positive integer" if least == 1 else f"integer >= {least}"
-        raise ValueError(f"{owner}: Expected {kind} {name}, but got {value!r}")
-
-
-def per_group(owner: str, name: str, optimizer: torch.optim.Optimizer, value: Any) -> list[Any]:
-    """One value for each parameter group, from one or from a list of as many."""
-    groups = len(optimizer.param_groups)
-    if not isinstance(value, (list, tuple)):
-        value = [value] * groups
-    elif len(value) != groups:
-        raise ValueError(
-            f"{owner}: {name} must have the same length as optimizer.param_groups: it has "
-            f"{len(value)} values for {groups} groups. Pass one for each, or a single one for all"
-        )
-    for item in value:
-        check_options(owner, {}, **{name: item})
-    return [copied(item) for item in value]
-
-
-def set_option(group: dict[str, Any], name: str, value: Any) -> None:
-    """Set a number or a tuple of a group; a Tensor is filled, and stays the same object."""
-    present = group[name]
-    if isinstance(present, torch.Tensor):
-        _fill(present, value)
-    elif isinstance(present, (tuple, list)) and any(isinstance(x, torch.Tensor) for x in present):
-        for held, new in zip(present, value, strict=True):
-            _fill(held, new)
-    else:
-        group[name] = number(value) if isinstance(value, torch.Tensor) else value
-
-
-def _fill(held: torch.Tensor, value: Rate) -> None:
-    with torch.no_grad():
-        held.fill_(number(value))
-
-
-def copied(value: Any) -> Any:
-    """The value, sharing no tensor with this one."""
-    if isinstance(value, tuple):
-        return tuple(copied(item) for item in value)
-    return value.detach().clone() if isinstance(value, torch.Tensor) else value
-
-
-def apart(value: Any) -> Any:
-    """A value that shares no list, dict or tensor with this one."""
-    if type(value) is list:
-        return [apart(item) for item in value]
-    return copy(value) if isinstance(value, dict) else copied(value)
-
-
-def like(present: Rate, value: float) -> Rate:
-    """The value as the group would hold it: a Tensor rounds it to its dtype."""
-    return torch.full_like(present, value) if isinstance(present, torch.Tensor) else value
-
-
-def made(kind: Callable[..., Made], *options: Any) -> Made:
-    """The schedule that ``kind`` makes of these numbers; a step asks for the same ones again."""
-    return cast(Made, _made(kind, *options))
-
-
-@lru_cache(maxsize=1024)
-def _made(kind: Callable[..., Any], *options: Any) -> Any:
-    return kind(*options)
 
 
 def _all_options(cls: type[LRScheduler]) -> set[str]:

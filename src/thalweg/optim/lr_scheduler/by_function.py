@@ -8,7 +8,9 @@ from typing import Any
 import torch
 
 from thalweg import schedules
-from thalweg.optim.lr_scheduler.base import Rate, Scheduled, apart, check_optimizer
+from thalweg.optim.lr_scheduler.arguments import check_optimizer
+from thalweg.optim.lr_scheduler.base import Scheduled
+from thalweg.optim.lr_scheduler.rates import Rate, unshared
 from thalweg.rule.program import number
 from thalweg.schedules import Schedule
 
@@ -66,7 +68,7 @@ class _ByFunction(Scheduled):
         super()._take_state({k: v for k, v in saved.items() if k != "lr_lambdas"})
         for function, held in zip(self.lr_lambdas, saved["lr_lambdas"], strict=True):
             if held is not None:
-                function.__dict__.update(apart(held))
+                function.__dict__.update(unshared(held))
 
 
 class LambdaLR(_ByFunction):

@@ -9,16 +9,10 @@ import torch
 from torch.optim import lr_scheduler as torchs
 
 from thalweg import ranges
-from thalweg.optim.lr_scheduler.base import (
-    _MADE,
-    LRScheduler,
-    Rate,
-    check_optimizer,
-    copied,
-    like,
-    set_option,
-)
+from thalweg.optim.lr_scheduler.arguments import check_optimizer
+from thalweg.optim.lr_scheduler.base import _MADE, LRScheduler
 from thalweg.optim.lr_scheduler.decays import Decay
+from thalweg.optim.lr_scheduler.rates import Rate, copied, like, set_option
 from thalweg.rule.program import number
 
 

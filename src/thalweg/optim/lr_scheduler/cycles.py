@@ -7,16 +7,14 @@ from typing import Any, Literal
 import torch
 
 from thalweg import schedules
-from thalweg.optim.lr_scheduler.base import (
-    Scheduled,
-    apart,
+from thalweg.optim.lr_scheduler.arguments import (
     check_integer,
     check_optimizer,
     check_options,
-    made,
     per_group,
-    set_option,
 )
+from thalweg.optim.lr_scheduler.base import Scheduled
+from thalweg.optim.lr_scheduler.rates import made, set_option, unshared
 from thalweg.ranges import NON_NEGATIVE, POSITIVE
 from thalweg.rule.program import number
 from thalweg.schedules import Schedule
@@ -200,7 +198,7 @@ class CyclicLR(_CyclesMomentum):
         super()._take_state({k: v for k, v in saved.items() if k != "_scale_fn_custom"})
         held = saved.get("_scale_fn_custom")
         if held is not None and self._scale_fn_custom is not None:
-            self._scale_fn_custom.__dict__.update(apart(held))
+            self._scale_fn_custom.__dict__.update(unshared(held))
 
 
 class OneCycleLR(_CyclesMomentum):

@@ -7,13 +7,9 @@ from itertools import zip_longest
 import torch
 
 from thalweg import schedules
-from thalweg.optim.lr_scheduler.base import (
-    Rate,
-    Scheduled,
-    check_options,
-    like,
-    made,
-)
+from thalweg.optim.lr_scheduler.arguments import check_options
+from thalweg.optim.lr_scheduler.base import Scheduled
+from thalweg.optim.lr_scheduler.rates import Rate, like, made
 from thalweg.ranges import NON_NEGATIVE, POSITIVE, UNIT_INTERVAL, Range
 from thalweg.ranges import milestones as milestones_in_order
 from thalweg.rule.program import number

@@ -6,13 +6,9 @@ from typing import Any
 import torch
 
 from thalweg.names import nearest
-from thalweg.optim.lr_scheduler.base import (
-    LRScheduler,
-    Rate,
-    check_optimizer,
-    like,
-    set_option,
-)
+from thalweg.optim.lr_scheduler.arguments import check_optimizer
+from thalweg.optim.lr_scheduler.base import LRScheduler
+from thalweg.optim.lr_scheduler.rates import Rate, like, set_option
 from thalweg.schedules import Constant, Schedule
 
 Values = float | Schedule | None

@@ -7,15 +7,9 @@ from typing import Any, Literal, SupportsFloat
 import torch
 from torch.optim import lr_scheduler as torchs
 
-from thalweg.optim.lr_scheduler.base import (
-    LRScheduler,
-    Rate,
-    check_optimizer,
-    check_options,
-    copied,
-    per_group,
-    set_option,
-)
+from thalweg.optim.lr_scheduler.arguments import check_optimizer, check_options, per_group
+from thalweg.optim.lr_scheduler.base import LRScheduler
+from thalweg.optim.lr_scheduler.rates import Rate, copied, set_option
 from thalweg.ranges import NON_NEGATIVE, Range
 from thalweg.rule.program import number
 

@@ -5,7 +5,9 @@ import math
 import torch
 
 from thalweg import schedules
-from thalweg.optim.lr_scheduler.base import Scheduled, check_integer, check_options, made
+from thalweg.optim.lr_scheduler.arguments import check_integer, check_options
+from thalweg.optim.lr_scheduler.base import Scheduled
+from thalweg.optim.lr_scheduler.rates import made
 from thalweg.rule.program import number
 from thalweg.schedules import Schedule
 

@@ -6,8 +6,9 @@ from typing import Literal
 import torch
 
 from thalweg import schedules
-from thalweg.optim.lr_scheduler.base import Rate, check_integer, made, per_group
+from thalweg.optim.lr_scheduler.arguments import check_integer, per_group
 from thalweg.optim.lr_scheduler.decays import Decay
+from thalweg.optim.lr_scheduler.rates import Rate, made
 from thalweg.rule.program import number
 from thalweg.schedules import Schedule
 

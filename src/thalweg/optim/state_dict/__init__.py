@@ -14,12 +14,11 @@ from thalweg.optim.state_dict.form import (
     names_in,
     pack,
     packed,
-    repeated,
 )
 from thalweg.optim.state_dict.loading import Pending, prepare
 from thalweg.optim.state_dict.matching import Match, Rename
 from thalweg.optim.state_dict.report import LoadReport, Misshaped
-from thalweg.optim.state_dict.values import Entry, Misfits, checked_states, is_number
+from thalweg.optim.state_dict.values import Entry, Misfits, checked_states, is_number, state_names
 
 __all__ = [
     "Entry",
@@ -39,5 +38,5 @@ __all__ = [
     "pack",
     "packed",
     "prepare",
-    "repeated",
+    "state_names",
 ]

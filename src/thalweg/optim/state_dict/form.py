@@ -6,12 +6,14 @@ from typing import Any
 
 import torch
 
+from thalweg.names import repeated
+
 State = dict[Any, Any]
 Groups = list[dict[str, Any]]
 
-# What a group holds beside its options.
+# What a group holds that is no option.
 PARAMS, NAMES = "params", "param_names"
-# What a checkpoint tells beside torch's two entries; see `packed`.
+# What a checkpoint holds besides torch's two entries; see `packed`.
 CLASS, SHAPES = "class", "shapes"
 
 
@@ -74,7 +76,7 @@ def named(state_dict: Mapping[str, Any], names: Sequence[str] | None = None) -> 
 def packed(optimizer: torch.optim.Optimizer, names: Sequence[str] | None = None) -> dict[str, Any]:
     """An optimizer's state dict for a checkpoint: by name where names are known or given.
 
-    Beside torch's two entries it tells the optimizer's ``class`` and the ``shapes`` of its
+    Besides torch's two entries it holds the optimizer's ``class`` and the ``shapes`` of its
     parameters, all groups' in a row: a state may have another shape, or there may be none, and
     :func:`prepare` compares them.
 
@@ -124,12 +126,6 @@ def own_names(optimizer: torch.optim.Optimizer) -> list[str] | None:
     return [name for group in groups for name in group[NAMES]]
 
 
-def repeated(names: Iterable[str]) -> list[str]:
-    """The names that stand there more than once."""
-    seen: set[str] = set()
-    return list(dict.fromkeys(name for name in names if name in seen or seen.add(name)))  # type: ignore[func-returns-value]
-
-
 @dataclass(frozen=True)
 class Saved:
     """A state dict that has the right form.
@@ -138,10 +134,10 @@ class Saved:
         groups: options of each group, without its parameters.
         keys: of each group's parameters: numbers or names.
         names: of each group's parameters; None if there are none.
-        param_names: whether they stand beside the keys, as torch has it, and are not the keys.
+        param_names: whether the names are in ``param_names``, as in torch, and not the keys.
         state: states by key.
-        shapes: of the parameters by key, where they are told.
-        made_by: the optimizer's class, where it is told.
+        shapes: of the parameters by key, where the state dict has them.
+        made_by: the optimizer's class, where the state dict has it.
     """
 
     groups: list[dict[str, Any]]

@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
@@ -12,6 +12,7 @@ from thalweg.engine.interrupts import uninterrupted
 from thalweg.engine.layout import is_dense
 from thalweg.optim.state_dict.form import PARAMS, Saved, State, pack, parameters, parse
 from thalweg.optim.state_dict.matching import Match, Rename, match
+from thalweg.optim.state_dict.owner import ChecksStates, Owner
 from thalweg.optim.state_dict.report import LoadReport
 from thalweg.optim.state_dict.values import (
     Entry,
@@ -20,10 +21,6 @@ from thalweg.optim.state_dict.values import (
     check_torchs_states,
     checked_options,
 )
-
-if TYPE_CHECKING:
-    from thalweg.optim.optimizer import Optimizer
-
 
 Copies = list[tuple[torch.Tensor, torch.Tensor]]  # into which tensor, and what
 
@@ -67,10 +64,8 @@ def prepare(
     Raises:
         TypeError, ValueError: see :meth:`thalweg.optim.Optimizer.load_state_dict`.
     """
-    from thalweg.optim.optimizer import Optimizer  # which stands above this
-
-    ours = isinstance(optimizer, Optimizer)
-    if ours:  # torch's class calls them itself
+    ours = isinstance(optimizer, ChecksStates)
+    if ours:  # torch's class calls its hooks itself
         if isinstance(state_dict, Mapping):
             state_dict = dict(state_dict)  # a hook may write into it, as with torch
         for before in optimizer._optimizer_load_state_dict_pre_hooks.values():
@@ -84,7 +79,7 @@ def prepare(
     return pending
 
 
-def _prepare_ours(optimizer: "Optimizer", saved: Saved, matched: Match, strict: bool) -> Pending:
+def _prepare_ours(optimizer: Owner, saved: Saved, matched: Match, strict: bool) -> Pending:
     misfits = Misfits(shapes=list(matched.misshaped))
     groups = [
         checked_options(optimizer, k, own, options)
@@ -93,8 +88,8 @@ def _prepare_ours(optimizer: "Optimizer", saved: Saved, matched: Match, strict: 
         )
     ]
     entries = optimizer.checked_states(saved, matched, groups, misfits)
-    report = _report(optimizer, saved, matched, misfits, strict)
-    # What it keeps beside refers to the states, and is made anew by the next step anyway.
+    report = _report(type(optimizer).__name__, saved, matched, misfits, strict)
+    # The engine refers to the states, and the next step makes another one.
     optimizer.forget_engine()
     written: Copies = []
     made: Copies = []
@@ -119,7 +114,7 @@ def _prepare_torchs(
     """As torch's own class takes it: its numbers, its groups."""
     misfits = Misfits(shapes=list(matched.misshaped))
     check_torchs_states(optimizer, saved, matched, misfits)
-    report = _report(optimizer, saved, matched, misfits, strict)
+    report = _report(type(optimizer).__name__, saved, matched, misfits, strict)
     own = pack(optimizer.param_groups, {})["param_groups"]
     numbers = dict(
         zip(map(id, parameters(optimizer)), (n for g in own for n in g[PARAMS]), strict=True)
@@ -143,7 +138,7 @@ def _prepare_torchs(
 
 
 def _report(
-    optimizer: torch.optim.Optimizer,
+    owner: str,
     saved: Saved,
     matched: Match,
     misfits: Misfits,
@@ -175,8 +170,7 @@ def _report(
         lines = [*report.misfits, *misfits.wrong]
         text = "".join(f"\n  {line}" for line in lines) if len(lines) > 1 else f" {lines[0]}"
         remedy = "" if misfits.wrong or not matched.by_name else hint(report)
-        name = type(optimizer).__name__
-        raise ValueError(f"{name}: the state dict does not fit:{text}{remedy}")
+        raise ValueError(f"{owner}: the state dict does not fit:{text}{remedy}")
     return report
 
 
@@ -201,7 +195,7 @@ def _common_prefix(missing: Sequence[str], unexpected: Sequence[str]) -> str:
 
 
 def _ready(
-    optimizer: "Optimizer",
+    optimizer: Owner,
     p: torch.Tensor,
     entry: Entry,
     written: Copies,

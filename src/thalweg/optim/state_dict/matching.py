@@ -183,8 +183,8 @@ def _merged(
         if all(_same(values[0], value) for value in values[1:]):
             merged[option] = values[0]
             continue
-        told = " and ".join(dict.fromkeys("none" if v is _ABSENT else repr(v) for v in values))
-        kept.append(f"{option} of group {k} ({told})")
+        shown = " and ".join(dict.fromkeys("none" if v is _ABSENT else repr(v) for v in values))
+        kept.append(f"{option} of group {k} ({shown})")
         if option in own:
             merged[option] = own[option]
     return merged

@@ -73,14 +73,14 @@ class LoadReport:
             ("of another shape", [str(each) for each in self.misshaped]),
             ("options with several values in it", self.kept),
         ]
-        told = [_line(label, what) for label, what in lines if what]
-        return (*told, *self.other)
+        present = [_line(label, what) for label, what in lines if what]
+        return (*present, *self.other)
 
     def __str__(self) -> str:
         return "\n".join([_line("loaded", self.loaded or ["nothing"]), *self.misfits])
 
 
 def _line(label: str, what: Sequence[str]) -> str:
-    # Entries that contain commas themselves stand apart.
+    # A comma would not separate entries that contain one.
     separator = "; " if any(", " in each for each in what) else ", "
     return f"{label}: {separator.join(what)}"

@@ -4,17 +4,16 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from thalweg.optim.state_dict.form import NAMES, PARAMS, Saved
 from thalweg.optim.state_dict.matching import Match, Place
+from thalweg.optim.state_dict.owner import Owner
 from thalweg.optim.state_dict.report import Misshaped
-from thalweg.rule.compose import AVERAGE_OPTIONS
-
-if TYPE_CHECKING:
-    from thalweg.optim.optimizer import Optimizer
+from thalweg.rule import State
+from thalweg.transforms.shipped import missing_transform
 
 
 @dataclass(frozen=True)
@@ -30,7 +29,7 @@ Entry = dict[str, Any]  # states by name: each a Wanted, or what it shall be
 
 @dataclass
 class Misfits:
-    """What does not fit, gathered so that all of it can be told at once.
+    """What does not fit, gathered so that one message can name all of it.
 
     Attributes:
         shapes: parameters and states of another shape.
@@ -44,7 +43,7 @@ class Misfits:
 
 
 def checked_options(
-    optimizer: "Optimizer", k: int, own: Mapping[str, Any], saved: Mapping[str, Any] | None
+    optimizer: Owner, k: int, own: Mapping[str, Any], saved: Mapping[str, Any] | None
 ) -> dict[str, Any]:
     """A group with its saved options, copied; with its own where the state dict has none for it.
 
@@ -56,10 +55,11 @@ def checked_options(
     if saved is None:
         return dict(own)
     name = type(optimizer).__name__
-    if not optimizer.carries_average and all(option in saved for option in AVERAGE_OPTIONS):
+    if missing := missing_transform(saved, optimizer.defaults):
         raise ValueError(
-            f"{name}: group {k} of the state dict carries an average, the optimizer none; attach "
-            "one first, CarriedAverage(optimizer, ...)"
+            f"{name}: group {k} of the state dict is of an optimizer with the transform {missing}, "
+            f"whose states would be lost here; build this one with transforms=[{missing}(...)], or "
+            "call add_transform first"
         )
     group = {PARAMS: own[PARAMS], **deepcopy(dict(saved))}
     if NAMES in own:
@@ -69,23 +69,25 @@ def checked_options(
             continue
         if default is None or isinstance(default, bool):
             group[key] = own.get(key, default)  # torch adds defaults when it loads
-        elif optimizer.carries_average and key in AVERAGE_OPTIONS:
-            raise ValueError(
-                f"{name}: group {k} of the state dict carries no average, the optimizer does; load "
-                "it into an optimizer without one and attach CarriedAverage after that"
-            )
-        else:
-            raise ValueError(
-                f"{name}: group {k} of the state dict lacks the option {key!r}; it has "
-                f"{sorted(map(str, saved))}. Is it another optimizer's?"
-            )
+            continue
+        for each in optimizer.all_transforms:
+            if key in each.options and saved.keys().isdisjoint(each.options):
+                raise ValueError(
+                    f"{name}: group {k} of the state dict has no option of the transform "
+                    f"{each.name}, which the optimizer has; load it into one without, and call "
+                    "add_transform after that"
+                )
+        raise ValueError(
+            f"{name}: group {k} of the state dict lacks the option {key!r}; it has "
+            f"{sorted(map(str, saved))}. Is it another optimizer's?"
+        )
     optimizer.flags_as_numbers(group)
     optimizer.check_options(group)
     return group
 
 
 def checked_states(
-    optimizer: "Optimizer",
+    optimizer: Owner,
     saved: Saved,
     matched: Match,
     groups: Sequence[Mapping[str, Any]],
@@ -133,7 +135,7 @@ def check_torchs_states(
 
 
 def checked_entry(
-    optimizer: "Optimizer", place: Place, group: Mapping[str, Any], entry: Any, misfits: Misfits
+    optimizer: Owner, place: Place, group: Mapping[str, Any], entry: Any, misfits: Misfits
 ) -> Entry | None:
     """The states of one parameter; None, and a note in ``misfits``, where they do not fit it."""
     if not isinstance(entry, Mapping):
@@ -143,7 +145,8 @@ def checked_entry(
     present = {key: value for key, value in entry.items() if value is not None}
     if not present:
         return {}
-    needed, known = optimizer.state_names(group, present)
+    needed, known = state_names(optimizer, group, present)
+    rule = optimizer.composed_rule
     wrong = [
         f"{place.label}: the state dict has {key!r}, which is no state of this optimizer "
         f"({', '.join(known)}). Is it another optimizer's?"
@@ -160,19 +163,46 @@ def checked_entry(
     for key, value in present.items():
         if key not in known:
             continue
-        if key not in optimizer.carried_rule.tensor_states:
+        if key not in rule.tensor_states:
             found[key], problem = _number(key, value)
         elif isinstance(value, torch.Tensor) and value.shape != place.param.shape:
             own = tuple(place.param.shape)
             shapes.append(Misshaped(place.label, key, tuple(value.shape), own))
             continue
         else:
-            found[key], problem = _wanted(optimizer, place.param, group, key, value)
+            found[key], problem = _wanted(rule.states[key], place.param, group, value)
         if problem:
             wrong.append(f"{place.label}: state {key!r} {problem}")
     misfits.shapes += shapes
     misfits.wrong += wrong
     return None if shapes or wrong else found
+
+
+def state_names(
+    optimizer: Owner, options: Mapping[str, Any], present: Mapping[str, Any]
+) -> tuple[Sequence[str], Sequence[str]]:
+    """The states that an updated parameter must have with these options, and all it may.
+
+    Args:
+        optimizer: whose rule.
+        options: the parameter's group's options.
+        present: the states that it has. Without any of an added transform's it need have none of
+            them: the transform may have been added after its last update.
+    """
+    rule = optimizer.composed_rule
+    count = ["step"] if rule.counted else []
+    all_states = [*rule.scalar_states, *rule.tensor_states]
+    first = [1.0, *(rule.states[name].initial_value(options) for name in rule.scalar_states)]
+    used = {*rule.scalar_states, *rule.program(options, first).states}
+    for each in optimizer.added_transforms:
+        if present.keys().isdisjoint(each.states):
+            used.difference_update(each.states)
+    needed = [
+        name
+        for name in all_states
+        if (name in used if (begun := rule.states[name].begun) is None else begun(present))
+    ]
+    return [*count, *needed], [*count, *all_states]
 
 
 def is_number(value: Any) -> bool:
@@ -195,14 +225,12 @@ def _number(key: str, value: Any) -> tuple[Any, str]:
     return torch.tensor(number, dtype=torch.float64), ""
 
 
-def _wanted(
-    optimizer: "Optimizer", p: torch.Tensor, group: Mapping[str, Any], key: str, value: Any
-) -> tuple[Any, str]:
+def _wanted(state: State, p: torch.Tensor, group: Mapping[str, Any], value: Any) -> tuple[Any, str]:
     if not isinstance(value, torch.Tensor):
         return None, f"must be a tensor, got {type(value).__name__}"
     if not (value.is_floating_point() or value.is_complex()) or (
         value.is_complex() and not p.is_complex()
     ):
         return None, f"is {value.dtype}, the parameter {p.dtype}"
-    asked = optimizer.carried_rule.states[key].stored_dtype(group, p.dtype)
+    asked = state.stored_dtype(group, p.dtype)
     return Wanted(value, asked or torch.promote_types(value.dtype, p.dtype)), ""

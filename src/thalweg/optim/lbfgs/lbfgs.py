@@ -7,25 +7,23 @@ the two loops are two triangular systems. Chen, Wang and Zhou, "Large-scale L-BF
 MapReduce", NeurIPS 2014: only inner products of the history are needed to solve them.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import torch
 from torch import Tensor
 
 from thalweg.engine.interrupts import uninterrupted
-from thalweg.optim.lbfgs_history import History, product
-from thalweg.optim.lbfgs_state import checked_entry, real, reordered
-from thalweg.optim.line_search import Point, strong_wolfe
-from thalweg.optim.optimizer import Closure, Number, Optimizer, Params
-from thalweg.optim.ranges import Ranges
-from thalweg.ranges import ANY, AT_LEAST_ONE, NON_NEGATIVE, integer
+from thalweg.optim.lbfgs.history import History, product
+from thalweg.optim.lbfgs.line_search import Point
+from thalweg.optim.lbfgs.moves import Evaluate, flat_gradient, move, real, search_along
+from thalweg.optim.lbfgs.state import checked_entry, reordered
+from thalweg.optim.optimizer import Closure, Number, Optimizer, Params, Transforms
+from thalweg.optim.options import given
+from thalweg.ranges import ANY, AT_LEAST_ONE, NON_NEGATIVE, Ranges, integer
 
 if TYPE_CHECKING:
     from thalweg.optim import state_dict as state_dicts
-
-Evaluate = Callable[[], tuple[Any, Tensor]]
-"""Calls the closure; its result, and all gradients as one vector."""
 
 
 class LBFGS(Optimizer):
@@ -71,7 +69,7 @@ class LBFGS(Optimizer):
     Raises:
         ValueError: more than one parameter group; lr < 0 or not of one element; history_size < 1.
         RuntimeError: an unknown line_search_fn.
-        TypeError: ``step`` without a closure.
+        TypeError: ``step`` without a closure; transforms, as there is no rule to put them around.
 
     Source: Nocedal and Wright, *Numerical Optimization*, 2nd edition, Algorithm 7.5; line search
     Algorithms 3.5 and 3.6.
@@ -109,17 +107,12 @@ class LBFGS(Optimizer):
         tolerance_change: float = 1e-9,
         history_size: int = 100,
         line_search_fn: str | None = None,
+        *,
+        transforms: Transforms = (),
     ) -> None:
-        defaults = {
-            "lr": lr,
-            "max_iter": max_iter,
-            "max_eval": max_iter * 5 // 4 if max_eval is None else max_eval,
-            "tolerance_grad": tolerance_grad,
-            "tolerance_change": tolerance_change,
-            "history_size": history_size,
-            "line_search_fn": line_search_fn,
-        }
-        super().__init__(params, defaults)
+        if max_eval is None:
+            max_eval = max_iter * 5 // 4
+        super().__init__(params, given(locals()), transforms)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Take the one group that the constructor makes; a second is a ``ValueError``."""
@@ -251,7 +244,7 @@ class LBFGS(Optimizer):
         """State and options in torch's format. Unlike other optimizers' tensors these are copies.
 
         The history's rows are views of matrices that later steps write to, and that would be
-        saved whole, each time anew, with every row.
+        saved whole with every row, again and again.
         """
         from thalweg.engine.copying import apart
 
@@ -304,52 +297,3 @@ class LBFGS(Optimizer):
         result.pop("_history", None)
         result["state"] = {p: apart(entry) for p, entry in self.state.items()}
         return result
-
-
-def search_along(
-    evaluate: Evaluate,
-    params: list[Tensor],
-    d: Tensor,
-    t: float,
-    start: Point,
-    max_ls: int,
-    tolerance_change: float,
-) -> tuple[Point, int]:
-    """Move the parameters to the point that the line search accepts; also the evaluations made."""
-    origin = [p.clone() for p in params]
-
-    def trial(t: float) -> Point:
-        move(params, origin, d, t)
-        loss, gradient = evaluate()
-        return Point(t, float(loss), gradient, product(gradient, d))
-
-    largest = float(d.abs().max())
-    point, used = strong_wolfe(
-        trial, start, t, largest, max_ls=max_ls, tolerance_change=tolerance_change
-    )
-    move(params, origin, d, point.t)
-    return point, used
-
-
-def flat_gradient(params: list[Tensor]) -> Tensor:
-    """All gradients as one new vector [n] of real numbers."""
-    return torch.cat([_flat(_dense_gradient(p)) for p in params])
-
-
-def _dense_gradient(p: Tensor) -> Tensor:
-    if p.grad is None:
-        return torch.zeros_like(p)
-    return p.grad.to_dense() if p.grad.is_sparse else p.grad
-
-
-def _flat(x: Tensor) -> Tensor:
-    return real(x).reshape(-1)
-
-
-def move(params: list[Tensor], origin: list[Tensor], d: Tensor, t: float) -> None:
-    """Set the parameters to origin + t d."""
-    offset = 0
-    for p, start in zip(map(real, params), map(real, origin), strict=True):
-        part = d[offset : offset + p.numel()].view(p.shape)
-        torch.add(start, part, alpha=t, out=p)
-        offset += p.numel()

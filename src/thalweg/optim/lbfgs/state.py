@@ -6,16 +6,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from thalweg.optim.lbfgs.moves import real
 from thalweg.ranges import integer
 
 SCALARS = ("func_evals", "n_iter", "t", "prev_loss", "H_diag")
 VECTORS = ("d", "prev_flat_grad")
 LISTS = ("old_dirs", "old_stps", "ro", "al")
-
-
-def real(x: Tensor) -> Tensor:
-    """A complex tensor as pairs of numbers."""
-    return torch.view_as_real(x) if x.is_complex() else x
 
 
 def reordered(value: Any, keys: list[Any], order: list[Any], sizes: Mapping[Any, int]) -> Any:

@@ -1,0 +1,39 @@
+"""Transforms: what can be put around the rule of any optimizer.
+
+A transform is a function from rule to rule, with the states, options and ranges that it brings. It
+becomes part of the optimizer's kernel:
+
+>>> import torch
+>>> from thalweg import optim
+>>> from thalweg.transforms import averaged, decoupled_decay
+>>> p = torch.nn.Parameter(torch.ones(2))
+>>> p.grad = torch.zeros(2)
+>>> optimizer = optim.Rprop([p], lr=0.5, transforms=[decoupled_decay(0.5), averaged(0.9)])
+>>> optimizer.step()
+>>> p.tolist(), optimizer.param_groups[0]["weight_decay"], optimizer.state[p]["average"].tolist()
+([0.75, 0.75], 0.5, [0.75, 0.75])
+
+Each wraps what stands before it in the list. Their options stand in the parameter groups like the
+optimizer's own: groups may differ in them, ``ScheduledHyperparameters`` schedules them, and state
+dicts carry them, with the states. A transform of your own is a ``Transform(wrap, ...)``.
+"""
+
+from thalweg.rule.transforms import Transform, transformed
+from thalweg.rule.update import followed, update_of
+from thalweg.transforms.average import averaged
+from thalweg.transforms.decoupled import decoupled_decay
+from thalweg.transforms.l2 import l2_decay
+from thalweg.transforms.maximize import maximized
+from thalweg.transforms.switchable import switchable_decay
+
+__all__ = [
+    "Transform",
+    "averaged",
+    "decoupled_decay",
+    "followed",
+    "l2_decay",
+    "maximized",
+    "switchable_decay",
+    "transformed",
+    "update_of",
+]
