@@ -17,17 +17,15 @@ from typing import Any
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.engine import interrupted_steps
 from tests.engine.interrupted_steps import SUBJECTS, Subject
 from tests.engine.interrupting import instructions, interrupt_before
-from tests.engine.running import class_of
 from thalweg import optim
 from thalweg.engine.interrupts import uninterrupted
 from thalweg.optim import carried_average
-from thalweg.optim.optimizer import MODES
 from thalweg.optim.swa_utils import CarriedAverage
-from thalweg.rule import Rule
 
 OWN = "engine/interrupts.py"
 
@@ -346,19 +344,19 @@ def test_an_eager_update_that_raises_leaves_each_parameter_updated_or_not(begun:
     """Here the second of three; what comes later, kernels included, is as it was."""
     failing = False
 
-    def update(p: Any, g: Any, s: Any, h: Any) -> Any:
-        if failing and isinstance(p, torch.Tensor) and len(p) == 2:
-            raise MemoryError
-        return optim.SGD.rule.update(p, g, s, h)
+    class OutOfMemory(TorchDispatchMode):
+        """The first operation that writes to the second parameter's tensors raises."""
 
-    rule = Rule(update, {"momentum_buffer": 0.0}, counted=False, name="failing")
-    options = {
-        **MODES, "lr": 0.1, "momentum": 0.9, "dampening": 0.5, "weight_decay": 0.0,
-        "nesterov": False,
-    }  # fmt: skip
+        def __torch_dispatch__(
+            self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+        ) -> Any:
+            if function.__name__.split(".")[0].endswith("_") and args[0].shape == (2,):
+                raise MemoryError
+            return function(*args, **(kwargs or {}))
+
     params = [torch.nn.Parameter(torch.full((n,), 1.0)) for n in (1, 2, 3, 4)]
     eager, kernel = {"params": params[:3], "fused": False}, {"params": params[3:]}
-    optimizer = class_of(rule)([kernel, eager], options)
+    optimizer = optim.SGD([kernel, eager], lr=0.1, momentum=0.9, dampening=0.5)
     twins = [torch.nn.Parameter(p.detach().clone()) for p in params]
     twin = optim.SGD(twins, lr=0.1, momentum=0.9, dampening=0.5)
 
@@ -381,7 +379,7 @@ def test_an_eager_update_that_raises_leaves_each_parameter_updated_or_not(begun:
         twin.step()
     before = [p._version for p in params]
     failing = True
-    with pytest.raises(MemoryError):
+    with pytest.raises(MemoryError), OutOfMemory():
         optimizer.step()
     for q in twins[1:]:
         q.grad = None

@@ -101,8 +101,8 @@ class Engine:
     def _run(self, plan: Plan) -> None:
         """Run all units and finish them; if one raises, those that are done."""
         done: list[Unit] = []
+        busy = [unit for unit in plan.units if not unit.idle]
         try:
-            busy = [unit for unit in plan.units if not unit.idle]
             if plan.single_stage:
                 for unit in busy:
                     unit.run(0, {})
@@ -113,8 +113,17 @@ class Engine:
             former = self._planner.former
             for unit in done:
                 unit.finish()
-                if former.entries:
-                    former.forget(slot.param for slot in unit.slots)
+            if former.entries:
+                self._keep_states(done, busy)
+
+    def _keep_states(self, done: list[Unit], begun: list[Unit]) -> None:
+        """Keep the states that were created for what has been updated now."""
+        former = self._planner.former
+        for unit in done:
+            former.forget(slot.param for slot in unit.slots)
+        for unit in begun:
+            if unit not in done:
+                former.forget(unit.slots[k].param for k in unit.updated)
 
     # ---- beside the step --------------------------------------------------------------------
 

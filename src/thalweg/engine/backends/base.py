@@ -62,8 +62,11 @@ class Unit(ABC):
         constants: the values of ``program.constants`` for this step.
         absent: the places in ``slots`` of the parameters without a gradient at this step. They are
             left as they are.
+        updated: where the last stage raised, the places of the parameters that were updated, and
+            counted, before.
     """
 
+    updated: Sequence[int] = ()
     device = torch.device("cpu")
 
     def __init__(self, program: Program, slots: Sequence[Slot], scalars: ScalarStates) -> None:

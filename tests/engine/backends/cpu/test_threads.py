@@ -81,9 +81,9 @@ def test_set_num_threads_is_obeyed_at_each_step(monkeypatch) -> None:
     asked: list[int] = []
     real = threads.run
 
-    def recorded(kernel, arguments, count) -> None:
-        asked.append(count)
-        real(kernel, arguments, count)
+    def recorded(kernel, arguments, count, *let_go) -> None:
+        asked.append(max(1, count))
+        real(kernel, arguments, count, *let_go)
 
     monkeypatch.setattr(threads, "run", recorded)
     p = Parameter(torch.ones(4 * WORTH_A_THREAD))
@@ -98,7 +98,7 @@ def test_set_num_threads_is_obeyed_at_each_step(monkeypatch) -> None:
 
 def test_small_work_stays_on_one_thread(monkeypatch) -> None:
     asked: list[int] = []
-    monkeypatch.setattr(threads, "run", lambda kernel, arguments, count: asked.append(count))
+    monkeypatch.setattr(threads, "run", lambda kernel, arguments, count, *_: asked.append(count))
     torch.set_num_threads(8)
     for size in (10, WORTH_A_THREAD, 2 * WORTH_A_THREAD, 5 * WORTH_A_THREAD):
         p = Parameter(torch.ones(size))

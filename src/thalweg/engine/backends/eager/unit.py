@@ -41,6 +41,7 @@ class EagerUnit(LoweredUnit):
 
     def _finish_only(self, done: Sequence[int]) -> None:
         self.absent = sorted({*range(len(self.slots))}.difference(done))
+        self.updated = done
         self.finish()
 
     def _tensors(

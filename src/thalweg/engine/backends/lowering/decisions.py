@@ -60,7 +60,8 @@ class Decisions:
     def args(self, node: Symbol) -> list[Symbol]:
         """A node's arguments, at least one of which has elements if the node has."""
         found = [self.known(a) for a in node.args]
-        if found and all(a.level is Level.SCALAR for a in found):
+        numbers = all(a.level is Level.SCALAR for a in found)
+        if found and numbers and node.level is Level.ELEMENT:
             k = next(k for k, a in enumerate(node.args) if a.level is Level.ELEMENT)
             found[k] = self._choice(node.args[k])
         return found
