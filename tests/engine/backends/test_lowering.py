@@ -69,6 +69,7 @@ CHOSEN: list[tuple[str, Callable[..., Any], list[str]]] = [
     ("one over", lambda p, g, s, h: 1 / p, ["reciprocal_ p"]),
     ("less", lambda p, g, s, h: -p, ["neg_ p"]),
     ("a number added", lambda p, g, s, h: p + h.eps, ["add_ p"]),
+    ("a product of numbers added", lambda p, g, s, h: p + h.a * h.eps, ["add_ p"]),
     ("from a number", lambda p, g, s, h: 1 - p, ["neg_ p", "add_ p"]),
     ("a root", lambda p, g, s, h: sqrt(p), ["sqrt_ p"]),
     ("zero where", lambda p, g, s, h: where(g > 0, 0, p), ["gt t0", "masked_fill_ p"]),

@@ -12,9 +12,7 @@ from torch.nn import Parameter
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from tests.engine.backends.contract import Stepper
 from thalweg import optim
-from thalweg.engine.backends.foreach.backend import ForeachBackend
 
 CASES: list[tuple[str, dict[str, Any]]] = [
     ("SGD", {}),
@@ -77,11 +75,11 @@ def our_operations(name: str, options: dict[str, Any], count: int) -> list[str]:
     """Those of the second step, on tensors that say they are on a GPU and have no memory."""
     with FakeTensorMode():
         params = parameters(count, "cuda")
-    given = getattr(optim, name)(params, **options)
-    stepper = Stepper(ForeachBackend(), given.rule, given.param_groups)
-    stepper.step()
+    ours = getattr(optim, name)(params, **options)
+    ours.step()
     with Operations() as found:
-        stepper.step()
+        ours.step()
+    assert {choice.backend for choice in ours._engine.choices.values()} == {"foreach"}
     return found.names
 
 

@@ -17,6 +17,8 @@ from thalweg.rule.program import ordered
 from thalweg.rule.symbols import Symbol
 
 Results = dict[Symbol, Any]
+Operands = dict[str, torch.Tensor]
+Rows = tuple[torch.Tensor, ...] | None
 
 
 class DifferentiableUnit(LoweredUnit):
@@ -41,22 +43,35 @@ class DifferentiableUnit(LoweredUnit):
             for place in range(len(self.slots)):
                 if place in absent:
                     continue
-                results = self._begin(place, known)
+                operands, rows = self._operands(place)
+                results = self._known(place, operands, known)
                 for values, node in zip(found, reductions, strict=True):
-                    values[place] = self._sum(evaluate([node.args[0]], results), place)
-                self._store(stage, place, results)
+                    (value,) = evaluate([node.args[0]], results)
+                    values[place] = self._sum(value, operands["g"])
+                self._store(stage, place, results, operands, rows)
         finally:
             eager_dtype.reset(token)
         zero = torch.zeros((), dtype=self.accumulate, device=self.device)
         return [torch.stack([zero if v is None else v for v in values]) for values in found]
 
-    def _begin(self, place: int, known: Known) -> Results:
-        """What is known before a stage: operands, options, scalar states, sums and counts."""
-        slot, gradient = self.slots[place], self.gradients[place]
+    def _operands(self, place: int) -> tuple[Operands, Rows]:
+        """A parameter's tensors; of a sparse gradient's rows, if only those are updated."""
+        gradient = self.gradients[place]
         assert gradient is not None
         operands = {name: column[place] for name, column in self.columns.items()}
-        operands["p"] = operands["p"].clone()  # autograd may keep it, and it is overwritten below
+        if self._kind.rows:
+            gradient = gradient.coalesce()
+            rows = tuple(gradient.indices())
+            own = {name: tensor[rows] for name, tensor in operands.items()}
+            return {**own, "g": gradient.values()}, rows
+        # Autograd may keep the parameter, and it is overwritten in the end.
+        operands["p"] = operands["p"].clone()
         operands["g"] = gradient.to_dense() if self.sparse else gradient
+        return operands, None
+
+    def _known(self, place: int, operands: Operands, known: Known) -> Results:
+        """What is known before a stage: operands, options, scalar states, sums and counts."""
+        slot = self.slots[place]
         row = dict(zip(self._states.names, self._states.table[slot.index].tolist(), strict=True))
         h = EagerHyperparameters(self.program.name, slot.group, row["step"] + 1)
         results: Results = {}
@@ -67,7 +82,7 @@ class DifferentiableUnit(LoweredUnit):
             elif node.op == "input":
                 results[node] = getattr(h, name) if kind == "h" else row[name]
             elif node.op == "count" and node.detail == "tensor":
-                results[node] = float(slot.numbers)
+                results[node] = float(real_parts(operands["g"]).numel())
         for node, values in known.items():
             results[node] = values[place] if getattr(values, "ndim", 0) else values
         return results
@@ -80,23 +95,24 @@ class DifferentiableUnit(LoweredUnit):
             *(r for s in stages for r in s.reductions),
         ]
 
-    def _sum(self, values: Sequence[Any], place: int) -> torch.Tensor:
-        (value,) = values
-        p = real_parts(self.columns["p"][place])
-        return torch.sum(torch.as_tensor(value).expand_as(p), dtype=self.accumulate)
+    def _sum(self, value: Any, like: torch.Tensor) -> torch.Tensor:
+        return torch.sum(torch.as_tensor(value).expand_as(real_parts(like)), dtype=self.accumulate)
 
-    def _store(self, stage: int, place: int, results: Results) -> None:
+    def _store(
+        self, stage: int, place: int, results: Results, operands: Operands, rows: Rows
+    ) -> None:
         stores = self.program.stages[stage].stores
         loaded = [value for node, value in results.items() if node.op == "load"]
-        nodes = [node for _, node in stores]
-        slot = self.slots[place]
-        own = []
-        for (name, _), value in zip(stores, evaluate(nodes, results), strict=True):
+        slot, own = self.slots[place], {}
+        for name, node in stores:
+            (value,) = evaluate([node], results)
             if any(value is x for x in loaded):
                 value = value.clone()  # what is handed on must not change with its source
-            like = self.columns[name][place]
-            own.append(stored_like(torch.as_tensor(value, dtype=self.compute), like))
-        for (name, _), value in zip(stores, own, strict=True):
+            value = stored_like(torch.as_tensor(value, dtype=self.compute), operands[name])
+            if rows is not None:
+                value = self.columns[name][place].index_put(rows, value)
+            own[name] = value
+        for name, value in own.items():
             if name == "p":
                 slot.param.copy_(value)
             else:

@@ -53,7 +53,9 @@ class ForeachUnit(LoweredUnit):
 
     def _most_numbers(self, case: Case) -> int:
         """How many numbers may be updated at once, for temporaries to stay within their limit."""
-        temporaries = case.lowered.temporaries + self.sparse
+        # A sparse gradient is made dense first, a complex one may have to be conjugated.
+        copied = self.sparse or self._kind.dtype.is_complex
+        temporaries = case.lowered.temporaries + copied
         if not temporaries:
             return sum(self._numbers)
         return max(1, self._temporary_bytes // (temporaries * self.compute.itemsize))

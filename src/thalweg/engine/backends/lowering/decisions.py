@@ -2,10 +2,9 @@
 
 from collections.abc import Mapping
 
+from thalweg.engine.backends.lowering.torch_names import LOGICAL
 from thalweg.rule import Stage
 from thalweg.rule.symbols import Level, Symbol
-
-LOGICAL = {"and": "logical_and", "or": "logical_or"}
 
 
 def decided(stage: Stage) -> list[Symbol]:

@@ -8,18 +8,18 @@ most two tensors, or a quotient, and is added by one operation (``add`` with ``a
 from collections import Counter
 from collections.abc import Mapping
 
-from thalweg.engine.backends.lowering.decisions import LOGICAL, Decisions
+from thalweg.engine.backends.lowering.decisions import Decisions
 from thalweg.engine.backends.lowering.product import Product
-from thalweg.engine.backends.lowering.values import ONE, Scalar, Selection, Value
+from thalweg.engine.backends.lowering.torch_names import (
+    COMPARISONS,
+    LIMITS,
+    LOGICAL,
+    TURNED,
+    UNARY,
+)
+from thalweg.engine.backends.lowering.values import ONE, Maker, Scalar, Selection, Value
 from thalweg.rule import Stage
 from thalweg.rule.symbols import Level, Symbol
-
-# Operations that torch has under a name of its own.
-UNARY = {name: name for name in ("abs", "sqrt", "exp", "log", "log1p", "expm1", "tanh", "sigmoid")}
-UNARY |= {"atan": "atan", "sign": "sign", "not": "logical_not"}
-COMPARISONS = {"less": "lt", "less_equal": "le", "equal": "eq", "not_equal": "ne"}
-TURNED = {"lt": "gt", "le": "ge", "eq": "eq", "ne": "ne"}  # a < b as b > a
-LIMITS = {"maximum": "clamp_min", "minimum": "clamp_max"}
 
 
 def select(
@@ -101,7 +101,7 @@ class _Selector:
         if node.op in ("add", "subtract"):
             if (lerp := self._lerp(node)) is not None:
                 start, end, weight = lerp
-                made = _Maker(target, node.line)
+                made = Maker(target, node.line)
                 return made("lerp", self._value(start, target), self._value(end), weight)
             return self._total(node, target)
         if node.op in ("multiply", "divide", "negative"):
@@ -111,7 +111,7 @@ class _Selector:
     def _other(self, node: Symbol, target: str | None) -> Value:
         """An operation that is none of arithmetic's."""
         op, args = node.op, self._nodes.args(node)
-        made = _Maker(target, node.line)
+        made = Maker(target, node.line)
         if op in UNARY:
             return made(UNARY[op], self._value(args[0], target))
         if op == "where":
@@ -134,7 +134,7 @@ class _Selector:
         assert op == "power", op
         return made("pow", a, b)
 
-    def _where(self, args: list[Symbol], made: "_Maker") -> Value:
+    def _where(self, args: list[Symbol], made: Maker) -> Value:
         condition = self._value(args[0])
         a, b = (self._value_or_scalar(x, made.target) for x in args[1:])
         if isinstance(b, Scalar) and isinstance(a, Scalar):
@@ -165,7 +165,7 @@ class _Selector:
 
     def _alone(self, product: Product, target: str | None, line: str) -> Value:
         """A product as a value of its own."""
-        made = _Maker(target, line)
+        made = Maker(target, line)
         factors = list(product.factors)
         if len(factors) > 1 and factors[1][1] == 1 and factors[0][0].level is not Level.ELEMENT:
             factors[:2] = factors[1::-1]  # the result may take the place of the first
@@ -222,7 +222,7 @@ class _Selector:
             first, second = second, first
         value = self._alone(first, target, node.line)
         for term in (second, *terms[2:]):
-            value = self._plus(value, term, _Maker(target, node.line))
+            value = self._plus(value, term, Maker(target, node.line))
         return value
 
     def _base_cost(self, base: Product, term: Product, target: str | None) -> float:
@@ -263,7 +263,7 @@ class _Selector:
         inverse = divisor.inverse()
         return [Product(t.scalar * inverse.scalar, t.factors + inverse.factors) for t in terms]
 
-    def _plus(self, value: Value, term: Product, made: "_Maker") -> Value:
+    def _plus(self, value: Value, term: Product, made: Maker) -> Value:
         """A value and a product added."""
         scalar, factors = term.scalar, list(term.factors)
         if not factors:
@@ -284,7 +284,7 @@ class _Selector:
         first: Value,
         others: list[tuple[Symbol, int]],
         scalar: Scalar,
-        made: "_Maker",
+        made: Maker,
     ) -> Value:
         """A value plus a scalar times a value, times or divided by another one if any."""
         args: list[Value | Scalar] = [value, first]
@@ -308,14 +308,3 @@ class _Selector:
             if a is b:
                 return "squares", self._value(a)
         return "sum", self._value(node)
-
-
-class _Maker:
-    """Makes the values of one node."""
-
-    def __init__(self, target: str | None, line: str) -> None:
-        self.target, self.line = target, line
-
-    def __call__(self, op: str, *args: Value | Scalar, keyword: str = "") -> Value:
-        wide = any(a.wide for a in args if isinstance(a, Value))
-        return Value(op, args, keyword, wide=wide, target=self.target, line=self.line)

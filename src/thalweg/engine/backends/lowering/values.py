@@ -91,3 +91,14 @@ class Selection:
 
     stores: Sequence[tuple[str, Value | Scalar]]
     sums: Sequence[tuple[str, Value | Scalar]]
+
+
+class Maker:
+    """Makes the values of one node."""
+
+    def __init__(self, target: str | None, line: str) -> None:
+        self.target, self.line = target, line
+
+    def __call__(self, op: str, *args: Value | Scalar, keyword: str = "") -> Value:
+        wide = any(a.wide for a in args if isinstance(a, Value))
+        return Value(op, args, keyword, wide=wide, target=self.target, line=self.line)
