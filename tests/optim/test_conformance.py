@@ -226,7 +226,11 @@ def test_flags_that_change_nothing(case: Case, flag: str) -> None:
     trainable = flag != "differentiable"
     flagged = run(make(case), case, given, torch.float32, trainable=trainable, **{flag: True})
     for name in ENTRIES:
-        assert bits(flagged.points[name]) == bits(plain.points[name])
+        if flag == "differentiable":  # out of place, where eager merges operations
+            close = dict(rtol=1e-6, atol=1e-7)
+            torch.testing.assert_close(flagged.points[name], plain.points[name], **close)
+        else:
+            assert bits(flagged.points[name]) == bits(plain.points[name])
 
 
 def defaults_of(case: Case) -> dict[str, Any]:

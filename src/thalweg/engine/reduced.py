@@ -37,6 +37,13 @@ def _torch_names() -> dict[str, Any]:
 
         return call
 
+    def where(condition: torch.Tensor, a: Any, b: Any) -> torch.Tensor:
+        if isinstance(a, torch.Tensor) or isinstance(b, torch.Tensor):
+            return torch.where(condition, a, b)
+        # Of two numbers torch would make a tensor of its default dtype.
+        wide = torch.float32 if condition.device.type == "mps" else torch.float64
+        return torch.where(condition, torch.full_like(condition, a, dtype=wide), b)
+
     plain = ("sqrt", "exp", "log", "log1p", "expm1", "tanh", "sigmoid", "atan", "sign", "abs")
     return {
         **{name: getattr(torch, name) for name in plain},
@@ -44,7 +51,7 @@ def _torch_names() -> dict[str, Any]:
         "power": torch.pow,
         "maximum": of_two(torch.maximum),
         "minimum": of_two(torch.minimum),
-        "where": torch.where,
+        "where": where,
         "invert": torch.logical_not,
         "held": torch.detach,
         "nan": np.nan,

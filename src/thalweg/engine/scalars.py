@@ -9,6 +9,7 @@ import torch
 
 from thalweg.engine.layout import Integers
 from thalweg.engine.slots import Slot
+from thalweg.engine.torch_internals import real_tensors
 from thalweg.rule import Program, Rule
 
 Floats = npt.NDArray[np.float64]
@@ -32,9 +33,10 @@ class ScalarStates:
         self.rule = rule
         self.names = ("step", *rule.scalar_states)
         shape = len(slots), len(self.names)
-        self.tensor = torch.zeros(shape, dtype=torch.float64, device="cpu")
+        with real_tensors():
+            self.tensor = torch.zeros(shape, dtype=torch.float64, device="cpu")
+            self._look_at_tensor()
         self.writes = 0
-        self._look_at_tensor()
         self._views: dict[int, list[torch.Tensor]] = {}
 
     def begin(self, slot: Slot) -> None:
@@ -51,7 +53,8 @@ class ScalarStates:
         assert slot.state is not None
         views = self._views.get(slot.index)
         if views is None:
-            views = self._views[slot.index] = list(self.tensor[slot.index].unbind())
+            with real_tensors():
+                views = self._views[slot.index] = list(self.tensor[slot.index].unbind())
         shown = self.names if self.rule.counted else self.names[1:]
         for name in shown:
             column = self.names.index(name)

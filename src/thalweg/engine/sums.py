@@ -87,7 +87,7 @@ class _Totals:
         """Let a unit know the totals, and how many elements they are of, where it runs."""
         for node in _sums_before(unit.program, stage):
             assert node.place is not None
-            known[node] = _total(self._parts[node.place], unit.device)
+            known[node] = _total(self._parts[node.place], unit)
         for node in all_counts(unit.program, stage):
             assert node.place is not None
             known[node] = float(self._elements[node.place])
@@ -98,13 +98,14 @@ def _sums_before(program: Program, stage: int) -> list[Symbol]:
     return [r for s in program.stages[:stage] for r in s.reductions if r.detail == "all"]
 
 
-def _total(parts: Sequence[Values], device: torch.device) -> Values:
-    """All parts added up, in their order: a float on the CPU, elsewhere a 0-d tensor."""
-    if device.type == "cpu":
-        return float(np.sum([float(part.sum()) for part in parts]))
+def _total(parts: Sequence[Values], unit: Unit) -> Values:
+    """All parts added up, in their order, as the unit takes it: a float or a 0-d tensor."""
+    if unit.takes_floats:
+        sums = (p.detach().sum() if isinstance(p, torch.Tensor) else p.sum() for p in parts)
+        return float(np.sum([float(x) for x in sums]))
     total: Any = None
     for part in parts:
         own = part if isinstance(part, torch.Tensor) else torch.as_tensor(part, device="cpu")
-        own = own.sum().to(device)
+        own = own.sum().to(unit.device)
         total = own if total is None else total + own
     return total

@@ -18,7 +18,7 @@ from thalweg.rule import Program
 from thalweg.rule.symbols import Symbol
 
 # A reduction's values: one for each slot, or one for all of them. Float64 in NumPy where the unit
-# runs on the CPU, in a tensor on the unit's device elsewhere.
+# takes floats, in a tensor on the unit's device elsewhere.
 Values = Any
 Known = Mapping[Symbol, Values]
 
@@ -60,8 +60,8 @@ class Unit(ABC):
         scalars: the scalar states of all parameters of the optimizer.
 
     Attributes:
-        device: where the values of reductions are: on the CPU NumPy arrays or floats, elsewhere
-            tensors.
+        device: where the parameters are, and the values of reductions that are tensors.
+        takes_floats: the values of reductions are NumPy arrays, and totals floats; else tensors.
         constants: the values of ``program.constants`` for this step.
         absent: the places in ``slots`` of the parameters without a gradient at this step. They are
             left as they are.
@@ -71,6 +71,7 @@ class Unit(ABC):
 
     updated: Sequence[int] = ()
     device = torch.device("cpu")
+    takes_floats = True
 
     def __init__(self, program: Program, slots: Sequence[Slot], scalars: ScalarStates) -> None:
         self.program = program

@@ -47,7 +47,7 @@ class OnDevice(ForeachBackend):
     def units(self, *args: Any) -> Sequence[Unit]:
         (unit,) = super().units(*args)
         assert isinstance(unit, ForeachUnit)
-        unit.on_host = False
+        unit.takes_floats = False
         return [unit]
 
 

@@ -31,6 +31,7 @@ class DifferentiableUnit(LoweredUnit):
     def __init__(self, program: Program, slots: Sequence[Slot], scalars: ScalarStates) -> None:
         super().__init__(program, slots, scalars)
         self._states = scalars
+        self.takes_floats = False  # autograd sees through sums, too
 
     @torch.enable_grad()
     def run(self, stage: int, known: Known) -> Sequence[Any]:

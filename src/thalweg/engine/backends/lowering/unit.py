@@ -43,7 +43,6 @@ class LoweredUnit(Unit):
     another dtype is *converted*: loaded into a temporary and rounded once, when it is stored.
 
     Attributes:
-        on_host: sums are NumPy's, not tensors on the device.
         compute: the dtype of arithmetic.
         accumulate: the dtype of sums.
         converted: the operands that are converted.
@@ -61,7 +60,7 @@ class LoweredUnit(Unit):
         self.sparse = kind.sparse
         self._layout = torch.sparse_coo if kind.sparse else torch.strided
         self.device = slots[0].param.device
-        self.on_host = self.device.type == "cpu"
+        self.takes_floats = self.device.type == "cpu"
         self.columns = {
             name: [slot.tensor(name) for slot in slots] for name in program.operands if name != "g"
         }
@@ -163,12 +162,12 @@ class LoweredUnit(Unit):
         whole = len(case.places) == len(self.slots)
         if self._counts is None:
             counts = torch.tensor(self._numbers, dtype=self.accumulate, device="cpu")
-            self._counts = counts.numpy() if self.on_host else counts.to(self.device)
+            self._counts = counts.numpy() if self.takes_floats else counts.to(self.device)
 
         def of_case(values: Any) -> Any:
             if whole or not getattr(values, "ndim", 0):
                 return values
-            if self.on_host:
+            if self.takes_floats:
                 return values[list(case.places)]
             each = values.unbind()  # an index would have to be copied to the device
             return torch.stack([each[place] for place in case.places])
@@ -179,7 +178,7 @@ class LoweredUnit(Unit):
             case.constants,
             {node: of_case(values) for node, values in known.items()},
             of_case(self._counts),
-            "numpy" if self.on_host else "torch",
+            "numpy" if self.takes_floats else "torch",
         )
         return [self._constant(value) for value in found]
 
@@ -197,7 +196,7 @@ class LoweredUnit(Unit):
         for values in found:
             zero = self.columns["p"][0].new_zeros((), dtype=self.accumulate)
             stacked = torch.stack([zero if value is None else value for value in values])
-            results.append(stacked.numpy() if self.on_host else stacked)
+            results.append(stacked.numpy() if self.takes_floats else stacked)
         return results
 
 
