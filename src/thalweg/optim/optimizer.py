@@ -54,11 +54,14 @@ class Optimizer(torch.optim.Optimizer):
     Options every optimizer takes, as torch's do:
 
     - ``maximize``: ascend instead of descend.
-    - ``fused``: None uses a kernel where there is one and runs eagerly elsewhere; True uses a
-      kernel or raises ``RuntimeError`` saying why there is none; False runs eagerly.
+    - ``fused``: None uses a kernel where there is one, elsewhere torch's operations on lists of
+      tensors or, where that cannot be, tensor by tensor; True uses a kernel or raises
+      ``RuntimeError`` saying why there is none; False uses none.
     - ``differentiable``: let autograd see the step; runs eagerly. Numbers that are kept from step
       to step (ASGD's eta, Rprop's first step size) count as constants.
-    - ``foreach``: accepted and without effect: every kernel updates all tensors at once.
+    - ``foreach``: without effect where there is a kernel, which updates all tensors at once.
+      Elsewhere False asks for one tensor after the other; True together with ``fused=False``
+      for lists of tensors on the CPU, too.
     - ``capturable``: accepted; on the CPU there is nothing to capture.
 
     Attributes:
