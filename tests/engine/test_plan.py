@@ -405,6 +405,20 @@ def test_an_option_may_become_none_and_a_number_again() -> None:
         assert len(rule._programs) == 2
 
 
+def test_what_was_done_to_states_while_a_gradient_was_absent_stays_done() -> None:
+    a, b = Parameter(torch.ones(2)), Parameter(torch.ones(2, dtype=torch.float64))
+    optimizer = optim.SGD([a, b], lr=0.1, momentum=0.9)
+    a.grad, b.grad = torch.ones(2), torch.ones(2, dtype=torch.float64)
+    optimizer.step()
+    b.grad = None
+    optimizer.add_param_group({"params": [Parameter(torch.ones(2))]})
+    optimizer.step()  # by a new plan, in which b's unit has nothing to do
+    optimizer.state[b].clear()
+    b.grad = torch.ones(2, dtype=torch.float64)
+    optimizer.step()
+    assert optimizer.state[b]["momentum_buffer"].tolist() == [1.0, 1.0], "it begins anew"
+
+
 def test_scalar_states_begin_at_their_initial_values() -> None:
     from thalweg.rule import State
 

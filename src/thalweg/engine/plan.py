@@ -164,6 +164,7 @@ class Planner:
             kinds = (p.dtype, p.device, slot.kind, dtypes, *slot.formats.values())
             key = (backend.name, program, *kinds, apart)
             members[key].append(slot)
+        self.former.forget_unchanged(owner.state)
         for key, slots in members.items():
             plan.units += self._units_for(key, slots)
         # First those that may raise, or want memory.
