@@ -225,7 +225,7 @@ class Planner:
         self._units.clear()
 
     def _subject(self, owner: Owner, slot: Slot, g: torch.Tensor, rows: bool) -> Subject:
-        entry = owner.state.get(slot.param)
+        entry = slot.state = owner.state.get(slot.param)  # it may have been replaced
         states = {}
         if entry is not None:
             found = {name: entry.peek(name) for name in self.rule.tensor_states}
