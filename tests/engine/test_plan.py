@@ -446,6 +446,24 @@ def test_a_refused_gradient_leaves_everything_as_it_was() -> None:
     assert optimizer.step_count == 0
 
 
+@pytest.mark.parametrize("fused", [None, False], ids=["kernel", "eager"])
+@pytest.mark.parametrize("what", ["the gradient of", "state 'exp_avg' of"])
+def test_real_numbers_do_not_stand_for_complex_ones(what: str, fused) -> None:
+    p = Parameter(torch.ones(4, dtype=torch.complex64))
+    p.grad = torch.ones_like(p)
+    optimizer = optim.Adam([p], fused=fused)
+    memory = torch.zeros(64)
+    if what.startswith("state"):
+        optimizer.state[p] = {"exp_avg": memory[8:12]}
+    else:
+        p.grad_dtype = None
+        p.grad = memory[8:12]
+    with pytest.raises(RuntimeError, match=f"{what} parameter 0.*both must be complex"):
+        optimizer.step()
+    assert (p == 1).all()
+    assert not memory.any(), "nothing is written beside four real numbers"
+
+
 @pytest.mark.parametrize("kind", ["param", "state"])
 def test_fused_true_is_a_kernel_or_an_error(kind: str) -> None:
     p = Parameter(torch.ones(4, 4)[:, ::2] if kind == "param" else torch.ones(4))
