@@ -419,6 +419,25 @@ def test_what_was_done_to_states_while_a_gradient_was_absent_stays_done() -> Non
     assert optimizer.state[b]["momentum_buffer"].tolist() == [1.0, 1.0], "it begins anew"
 
 
+def test_a_state_set_under_differentiable_is_used_whatever_its_id() -> None:
+    p = torch.ones(3)
+    p.grad = torch.ones(3)
+    optimizer = optim.SGD([p], lr=0.1, momentum=0.9, differentiable=True)
+    first = torch.zeros(3)
+    optimizer.state[p]["momentum_buffer"] = first
+    gone = id(first)
+    del first
+    optimizer.step()  # puts another in its place
+    optimizer.step()
+    others = []
+    while not others or (id(others[-1]) != gone and len(others) < 10_000):
+        others.append(torch.full((3,), 100.0))
+    before = p.clone()
+    optimizer.state[p]["momentum_buffer"] = others[-1]
+    optimizer.step()
+    assert (before - p).tolist() == pytest.approx([9.1] * 3)
+
+
 def test_scalar_states_begin_at_their_initial_values() -> None:
     from thalweg.rule import State
 

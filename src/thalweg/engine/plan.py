@@ -209,6 +209,9 @@ class Planner:
 
     def _units_for(self, key: Any, slots: list[Slot]) -> Sequence[Unit]:
         """The units for these slots: those of an earlier plan, where they were the same."""
+        if slots[0].group.get("differentiable"):
+            # Each step of theirs makes new states, whose ids could be those of tensors now gone.
+            return find(key[0]).units(key[1], slots, self.scalars)
         names = ("p", *key[1].states)
         operands = [id(t) for slot in slots for name in names for t in _buffers(slot, name)]
         full = (*key, self.scalars, tuple(slot.index for slot in slots), tuple(operands))
