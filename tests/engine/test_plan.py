@@ -438,6 +438,19 @@ def test_a_state_set_under_differentiable_is_used_whatever_its_id() -> None:
     assert (before - p).tolist() == pytest.approx([9.1] * 3)
 
 
+def test_a_parameter_without_a_gradient_may_get_another_shape() -> None:
+    a, b = Parameter(torch.ones(2)), Parameter(torch.ones(2))
+    optimizer = optim.Adam([a, b], lr=0.1)
+    a.grad, b.grad = torch.ones(2), torch.ones(2)
+    optimizer.step()
+    a.grad, a.data = None, torch.ones(5)
+    optimizer.step()
+    assert b.tolist() == pytest.approx([0.8, 0.8])
+    a.grad = torch.ones(5)
+    with pytest.raises(RuntimeError, match=r"state 'exp_avg' of parameter 0.*has shape \(2,\)"):
+        optimizer.step()
+
+
 def test_scalar_states_begin_at_their_initial_values() -> None:
     from thalweg.rule import State
 

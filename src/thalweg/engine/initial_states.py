@@ -42,26 +42,31 @@ def prepare_state(
                 continue
             for buffer, tensor in zip(form.buffers, form.create(slot.param, value), strict=True):
                 slot.state.put(buffer.name(name), tensor)
-        elif tensor.shape != slot.param.shape:
-            raise RuntimeError(
-                f"{rule.name}: state {name!r} of {slot.name} has shape {tuple(tensor.shape)}; it "
-                "must have the parameter's. Delete the entry to start it anew"
-            )
-        elif rule.states[name].format is None and tensor.is_complex() != slot.param.is_complex():
-            raise RuntimeError(
-                f"{rule.name}: state {name!r} of {slot.name} is {tensor.dtype}, the parameter "
-                f"{slot.param.dtype}; both must be complex, or neither. Delete the entry to start "
-                "it anew"
-            )
-        elif memory_order(tensor) != memory_order(slot.param):
-            if rule.states[name].format is not None:
-                raise RuntimeError(
-                    f"{rule.name}: state {name!r} of {slot.name} is stored in blocks along the "
-                    "memory of another layout than the parameter's. Delete the entry to start it "
-                    "anew"
-                )
+            continue
+        check_state(rule, name, slot, tensor)
+        if memory_order(tensor) != memory_order(slot.param):
             like = torch.empty_like(slot.param, dtype=tensor.dtype, device=tensor.device)
             slot.state.put(name, like.detach().copy_(tensor))
+
+
+def check_state(rule: Rule, name: str, slot: Slot, tensor: torch.Tensor) -> None:
+    """Raise ``RuntimeError`` for a state tensor that cannot be the parameter's."""
+    form, what = rule.states[name].format, f"{rule.name}: state {name!r} of {slot.name}"
+    if tensor.shape != slot.param.shape:
+        raise RuntimeError(
+            f"{what} has shape {tuple(tensor.shape)}; it must have the parameter's. Delete the "
+            "entry to start it anew"
+        )
+    if form is None and tensor.is_complex() != slot.param.is_complex():
+        raise RuntimeError(
+            f"{what} is {tensor.dtype}, the parameter {slot.param.dtype}; both must be complex, or "
+            "neither. Delete the entry to start it anew"
+        )
+    if form is not None and memory_order(tensor) != memory_order(slot.param):
+        raise RuntimeError(
+            f"{what} is stored in blocks along the memory of another layout than the parameter's. "
+            "Delete the entry to start it anew"
+        )
 
 
 def formats_of(

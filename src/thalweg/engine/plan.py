@@ -17,7 +17,7 @@ import torch
 from thalweg.engine.backends import find
 from thalweg.engine.backends.base import Backend, Subject, Unit
 from thalweg.engine.backends.cpu.addresses import Identities
-from thalweg.engine.initial_states import formats_of, prepare_state
+from thalweg.engine.initial_states import check_state, formats_of, prepare_state
 from thalweg.engine.interrupts import uninterrupted
 from thalweg.engine.scalars import ScalarStates
 from thalweg.engine.slots import GradientKind, Group, Slot, Values, slots_of
@@ -201,11 +201,14 @@ class Planner:
         try:
             check_gradient(self.rule, owner, slot, g)
             choose(self.rule, self._subject(owner, slot, g, kind.rows))
-            states = self.program(owner, slot).states
+            for name in self.program(owner, slot).states:
+                tensor = None if entry is None else entry.peek(name)
+                if tensor is None:
+                    return None
+                check_state(self.rule, name, slot, tensor)
         except RuntimeError:  # to be told when there is one
             return None
-        there = entry is not None and all(entry.peek(name) is not None for name in states)
-        return g if there or not states else None
+        return g
 
     def _units_for(self, key: Any, slots: list[Slot]) -> Sequence[Unit]:
         """The units for these slots: those of an earlier plan, where they were the same."""
