@@ -451,6 +451,17 @@ def test_a_parameter_without_a_gradient_may_get_another_shape() -> None:
         optimizer.step()
 
 
+def test_states_begun_in_inference_mode_are_ordinary_tensors() -> None:
+    p = Parameter(torch.ones(2))
+    p.grad = torch.ones(2)
+    optimizer = optim.Adam([p], lr=0.1)
+    with torch.inference_mode():
+        optimizer.step()
+    assert not any(tensor.is_inference() for tensor in optimizer.state[p].values())
+    optimizer.step()
+    assert p.tolist() == pytest.approx([0.8, 0.8])
+
+
 def test_scalar_states_begin_at_their_initial_values() -> None:
     from thalweg.rule import State
 

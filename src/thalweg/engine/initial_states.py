@@ -12,13 +12,15 @@ from thalweg.engine.state import OptimizerState
 from thalweg.rule import Program, Rule
 
 
+@torch.inference_mode(False)
 def prepare_state(
     rule: Rule, program: Program, slot: Slot, state: OptimizerState, scalars: ScalarStates
 ) -> None:
     """Create the states that the program uses and the parameter does not have yet.
 
     State tensors have the parameter's layout, and its dtype where the rule asks for no other; one
-    of another layout (from a checkpoint of a contiguous model, say) is laid out anew.
+    of another layout (from a checkpoint of a contiguous model, say) is laid out anew. Under
+    ``inference_mode`` they are ordinary tensors, too: later steps may be taken outside of it.
     """
     begun = slot.param in state
     slot.state = state[slot.param]

@@ -74,7 +74,7 @@ def real_tensors() -> Iterator[None]:
     except ImportError:
         yield
         return
-    with _disable_current_modes():
+    with _disable_current_modes(), torch.inference_mode(False):
         yield
 
 
