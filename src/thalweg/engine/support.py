@@ -40,7 +40,8 @@ def check_gradient(rule: Rule, owner: GradientPolicy, slot: Slot, g: torch.Tenso
 
     Raises:
         RuntimeError: the parameter is no number, the gradient is on another device, of another
-            shape, complex where the parameter is not, or of a layout that the optimizer does not take.
+            shape, complex where the parameter is not, or of a layout that the optimizer does not
+            take.
     """
     p, name, what = slot.param, rule.name, slot.gradient_name
     if not (p.is_floating_point() or p.is_complex()):
