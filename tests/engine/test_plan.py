@@ -405,6 +405,20 @@ def test_an_option_may_become_none_and_a_number_again() -> None:
         assert len(rule._programs) == 2
 
 
+def test_what_was_done_to_states_while_a_gradient_was_absent_stays_done() -> None:
+    a, b = Parameter(torch.ones(2)), Parameter(torch.ones(2, dtype=torch.float64))
+    optimizer = optim.SGD([a, b], lr=0.1, momentum=0.9)
+    a.grad, b.grad = torch.ones(2), torch.ones(2, dtype=torch.float64)
+    optimizer.step()
+    b.grad = None
+    optimizer.add_param_group({"params": [Parameter(torch.ones(2))]})
+    optimizer.step()  # by a new plan, in which b's unit has nothing to do
+    optimizer.state[b].clear()
+    b.grad = torch.ones(2, dtype=torch.float64)
+    optimizer.step()
+    assert optimizer.state[b]["momentum_buffer"].tolist() == [1.0, 1.0], "it begins anew"
+
+
 def test_scalar_states_begin_at_their_initial_values() -> None:
     from thalweg.rule import State
 
@@ -430,6 +444,24 @@ def test_a_refused_gradient_leaves_everything_as_it_was() -> None:
         optimizer.step()
     assert a.tolist() == [1.0, 1.0]
     assert optimizer.step_count == 0
+
+
+@pytest.mark.parametrize("fused", [None, False], ids=["kernel", "eager"])
+@pytest.mark.parametrize("what", ["the gradient of", "state 'exp_avg' of"])
+def test_real_numbers_do_not_stand_for_complex_ones(what: str, fused) -> None:
+    p = Parameter(torch.ones(4, dtype=torch.complex64))
+    p.grad = torch.ones_like(p)
+    optimizer = optim.Adam([p], fused=fused)
+    memory = torch.zeros(64)
+    if what.startswith("state"):
+        optimizer.state[p] = {"exp_avg": memory[8:12]}
+    else:
+        p.grad_dtype = None
+        p.grad = memory[8:12]
+    with pytest.raises(RuntimeError, match=f"{what} parameter 0.*both must be complex"):
+        optimizer.step()
+    assert (p == 1).all()
+    assert not memory.any(), "nothing is written beside four real numbers"
 
 
 @pytest.mark.parametrize("kind", ["param", "state"])

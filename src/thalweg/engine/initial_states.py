@@ -47,6 +47,12 @@ def prepare_state(
                 f"{rule.name}: state {name!r} of {slot.name} has shape {tuple(tensor.shape)}; it "
                 "must have the parameter's. Delete the entry to start it anew"
             )
+        elif rule.states[name].format is None and tensor.is_complex() != slot.param.is_complex():
+            raise RuntimeError(
+                f"{rule.name}: state {name!r} of {slot.name} is {tensor.dtype}, the parameter "
+                f"{slot.param.dtype}; both must be complex, or neither. Delete the entry to start "
+                "it anew"
+            )
         elif memory_order(tensor) != memory_order(slot.param):
             if rule.states[name].format is not None:
                 raise RuntimeError(

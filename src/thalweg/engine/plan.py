@@ -165,6 +165,7 @@ class Planner:
             kinds = (p.dtype, p.device, slot.kind, dtypes, *slot.formats.values())
             key = (backend.name, program, *kinds, apart)
             members[key].append(slot)
+        self.former.forget_unchanged(owner.state)
         for key, slots in members.items():
             plan.units += self._units_for(key, slots)
         # First those that may raise, or want memory.
@@ -225,7 +226,7 @@ class Planner:
         self._units.clear()
 
     def _subject(self, owner: Owner, slot: Slot, g: torch.Tensor, rows: bool) -> Subject:
-        entry = owner.state.get(slot.param)
+        entry = slot.state = owner.state.get(slot.param)  # it may have been replaced
         states = {}
         if entry is not None:
             found = {name: entry.peek(name) for name in self.rule.tensor_states}

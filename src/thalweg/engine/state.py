@@ -170,6 +170,13 @@ class FormerEntries:
         entry = state.get(param)
         self.entries[id(param)] = param, None if entry is None else entry.snapshot()
 
+    def forget_unchanged(self, state: OptimizerState) -> None:
+        """Nothing was created for these: what their owner does to them later stays done."""
+        for key, (param, before) in list(self.entries.items()):
+            entry = state.get(param)
+            if entry is not None and before is not None and entry.keys() == before.keys():
+                del self.entries[key]
+
     def forget(self, params: Iterable[Any]) -> None:
         """These are updated: what was created for them is in use."""
         for param in params:

@@ -40,7 +40,7 @@ def check_gradient(rule: Rule, owner: GradientPolicy, slot: Slot, g: torch.Tenso
 
     Raises:
         RuntimeError: the parameter is no number, the gradient is on another device, of another
-            shape, or of a layout that the optimizer does not take.
+            shape, complex where the parameter is not, or of a layout that the optimizer does not take.
     """
     p, name, what = slot.param, rule.name, slot.gradient_name
     if not (p.is_floating_point() or p.is_complex()):
@@ -56,6 +56,11 @@ def check_gradient(rule: Rule, owner: GradientPolicy, slot: Slot, g: torch.Tenso
         raise RuntimeError(
             f"{name}: {what} has shape {tuple(g.shape)}; it must be the parameter's. "
             + ("Set it to None and run backward again" if slot.value is None else "Replace it")
+        )
+    if g.is_complex() != p.is_complex():
+        raise RuntimeError(
+            f"{name}: {what} is {g.dtype}, the parameter {p.dtype}; both must be complex, or "
+            "neither. Convert one of them"
         )
     if g.is_sparse:
         if owner.sparse_gradient(slot.group) == "rows" and rule.every_row:

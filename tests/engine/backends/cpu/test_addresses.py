@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 
 import numpy as np
@@ -273,3 +274,46 @@ def test_reading_leaves_no_reference_behind() -> None:
         assert unit.reader.read()
     assert [sys.getrefcount(t) for t in tensors] == counts
     assert [t._use_count() for t in tensors] == uses
+
+
+@needs_library
+def test_versions_are_those_of_the_tensors_that_the_objects_stand_for_now() -> None:
+    p, other = Parameter(torch.ones(3)), Parameter(torch.ones(3))
+    versions = addresses.Versions(LIBRARY, [[p]])
+    torch.utils.swap_tensors(p, other)
+    before = p._version, other._version
+    versions.bump()
+    assert (p._version - before[0], other._version - before[1]) == (1, 0)
+
+
+SWAPPED = """\
+import gc
+import torch
+from torch.nn import Parameter
+from thalweg.optim import Adam
+
+params = [Parameter(torch.ones(3)) for _ in range(64)]
+optimizer = Adam(params, lr=0.1)
+
+def step():
+    for p in params:
+        p.grad = torch.ones(3)
+    optimizer.step()
+
+step()
+for p in params:
+    p.grad = None
+    torch.utils.swap_tensors(p, Parameter(torch.full((3,), 5.0)))
+gc.collect()
+# What was allocated of the size of a TensorImpl lies in the memory of those that are gone.
+over = [bytearray(b"\\x41" * size) for size in range(150, 400, 4) for _ in range(200)]
+step()
+assert all(abs(x - 4.9) < 1e-5 for p in params for x in p.tolist()), params
+assert [p._version for p in params] == [1] * 64
+"""
+
+
+@needs_library
+def test_what_was_swapped_away_and_freed_is_not_read() -> None:
+    done = subprocess.run([sys.executable, "-c", SWAPPED], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

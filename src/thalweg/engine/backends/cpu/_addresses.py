@@ -9,7 +9,8 @@ address of a cell can be passed where torch's C functions take a tensor.
 A thousand tensors are thousands of cache lines, each found through another: parameter, autograd
 metadata, gradient, storage. In training none is in a cache, and waiting for each in turn costs
 more than the update. So ``read`` fetches ahead, some tensors before it asks: each line as soon as
-the one that leads to it is there.
+the one that leads to it is there. A line may be fetched from anywhere, but what leads on is read:
+so each way begins at the objects, which are alive. The cells may be those of tensors that are gone.
 
 Like a kernel, each takes the address of its arguments and works through spans of tensors until
 none is left, on as many threads as call it. ``addresses.py`` lays the arguments out. Nothing here
@@ -64,7 +65,7 @@ def _read(arguments):
                     prefetch(impl, IMPL)
                 t = k + SECOND
                 if begin <= t < end:
-                    impl = int64_pointer(cells[t])
+                    impl = int64_pointer(int64_pointer(objects[t] + impl_at)[0])
                     prefetch(impl[storage_at], LINE)
                     prefetch(impl[version_at], LINE)
                     metadata = impl[autograd_at]
@@ -75,7 +76,8 @@ def _read(arguments):
                         prefetch(metadata + 8 * grad_at, LINE)
                 t = k + THIRD
                 if begin <= t < end and value_cells == 0:
-                    metadata = int64_pointer(cells[t])[autograd_at]
+                    impl = int64_pointer(objects[t] + impl_at)[0]
+                    metadata = int64_pointer(impl)[autograd_at]
                     if metadata != 0:
                         impl = int64_pointer(metadata)[grad_at]
                         prefetch(impl, IMPL)
@@ -83,9 +85,11 @@ def _read(arguments):
                 if begin <= t < end:
                     impl = 0
                     if value_cells:
-                        impl = int64_pointer(value_cells)[t]
+                        impl = int64_pointer(value_objects[t] + impl_at)[0]
                     else:
-                        metadata = int64_pointer(cells[t])[autograd_at]
+                        impl = int64_pointer(objects[t] + impl_at)[0]
+                        metadata = int64_pointer(impl)[autograd_at]
+                        impl = 0
                         if metadata != 0:
                             impl = int64_pointer(metadata)[grad_at]
                     if impl != 0 and impl != undefined:
@@ -122,7 +126,7 @@ def _read(arguments):
                     x = g
                 elif c > 1:
                     x = state_cells + 8 * ((c - 2) * tensors + t)
-                plain = keys_at != 0
+                plain = as_planned and keys_at != 0
                 if plain:
                     plain = int64_pointer(int64_pointer(x)[0])[keys_at] == plain_keys
                 if as_planned and not plain:  # a sparse tensor has no data
@@ -157,14 +161,14 @@ def _bump(arguments):
     """Count one write to each tensor whose parameter had a gradient."""
     a = int64_pointer(arguments)
     spans, span, tensors = a[3], a[4], a[5]
-    cells, columns, absent, bump_version = a[6], a[7], a[8], a[9]
+    places, columns, absent, bump_version = int64_pointer(a[6]), a[7], a[8], a[9]
     ticket = take(arguments)
     while ticket < spans:
         end = (ticket + 1) * span
         for t in range(ticket * span, end if end < tensors else tensors):
             if absent == 0 or int64_pointer(absent)[t] == 0:
                 for c in range(columns):
-                    call(bump_version, cells + 8 * (c * tensors + t))
+                    call(bump_version, places[c * tensors + t])
         ticket = take(arguments)
 
 

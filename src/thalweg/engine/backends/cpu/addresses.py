@@ -196,9 +196,10 @@ class Versions:
 
     def __init__(self, lib: Library | None, columns: Sequence[Sequence[torch.Tensor]]) -> None:
         self._columns = columns
-        self._cells = tensor_impls(t for column in columns for t in column)
         self._work: _Work | None = None
         if lib is not None and columns:
+            # Where the objects hold their TensorImpls, as they may stand for others by then.
+            self._cells = _ids([t for column in columns for t in column]) + lib.impl_offset
             self._work = _Work(lib.bump, len(columns[0]))
             bump = lib.functions["bump_version"]
             self._work.set([self._cells.ctypes.data, len(columns), 0, bump])
