@@ -239,6 +239,7 @@ def test_at_every_instruction_the_block_runs_whole_or_not_at_all(nested: bool) -
 # ---- the step -------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SUBJECTS)
 @pytest.mark.parametrize("steps", [0, 3])
 def test_at_any_instruction_a_step_is_made_whole_or_not_at_all(name: str, steps: int) -> None:

@@ -28,6 +28,9 @@ ALL_FILES = sorted(ROOT.rglob("*.py"))
 BORROWED = {"adamw.py": "adam.py"}
 
 
+pytestmark = pytest.mark.whole
+
+
 def tree_of(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"))
 

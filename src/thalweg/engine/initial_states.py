@@ -1,6 +1,6 @@
 """Creating the states that a parameter's program needs and the parameter does not have yet."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import torch
 
@@ -72,14 +72,19 @@ def check_state(rule: Rule, name: str, slot: Slot, tensor: torch.Tensor) -> None
 
 
 def formats_of(
-    rule: Rule, slot: Slot, gradient: torch.Tensor, names: Iterable[str]
+    rule: Rule,
+    slot: Slot,
+    gradient: torch.Tensor,
+    states: Mapping[str, torch.Tensor],
+    names: Iterable[str],
 ) -> dict[str, Format | None]:
-    """How ``p``, ``g`` and these states are stored, or will be; None where no format knows.
+    """How ``p``, ``g`` and some states are stored, or will be; None where no format knows.
 
     Args:
         rule: the rule.
         slot: the parameter.
         gradient: its gradient.
+        states: the states that there are.
         names: of the states.
     """
     found: dict[str, Format | None] = {
@@ -87,7 +92,7 @@ def formats_of(
         "g": format_of(gradient.dtype),
     }
     for name in names:
-        tensor = slot.state.peek(name) if slot.state is not None else None
+        tensor = states.get(name)
         dtype = state_dtype(rule, name, slot) if tensor is None else tensor.dtype
         found[name] = rule.states[name].format or format_of(dtype)
     return found

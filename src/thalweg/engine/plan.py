@@ -156,9 +156,10 @@ class Planner:
             prepare_state(self.rule, self.program(owner, slot), slot, owner.state, self.scalars)
             program = self.program(owner, slot)  # the state may have brought another step count
             p, g = slot.param, gradients[slot]
-            formats = formats_of(self.rule, slot, g, program.states)
+            states = {name: slot.tensor(name) for name in program.states}
+            formats = formats_of(self.rule, slot, g, states, states)
             slot.formats = {name: form for name, form in formats.items() if form is not None}
-            dtypes = tuple(slot.tensor(name).dtype for name in program.states)
+            dtypes = tuple(tensor.dtype for tensor in states.values())
             # A group that autograd sees through runs apart from others.
             apart = bool(slot.group.get("differentiable"))
             kinds = (p.dtype, p.device, slot.kind, dtypes, *slot.formats.values())
@@ -236,7 +237,7 @@ class Planner:
         if entry is not None:
             found = {name: entry.peek(name) for name in self.rule.tensor_states}
             states = {name: t for name, t in found.items() if t is not None}
-        formats = formats_of(self.rule, slot, g, self.rule.tensor_states)
+        formats = formats_of(self.rule, slot, g, states, self.rule.tensor_states)
         return Subject(slot, g, states, formats, rows, lambda: self.program(owner, slot))
 
     def preview(self, owner: Owner, slot: Slot) -> tuple[Program, Subject, Choice]:

@@ -332,7 +332,7 @@ class Stepper:
         states = {name: slot.tensor(name) for name in program.states}
         g = slot.gradient
         if g is not None and slot.kind is not None:
-            formats = formats_of(self.rule, slot, g, program.states)
+            formats = formats_of(self.rule, slot, g, states, states)
             slot.formats = {name: form for name, form in formats.items() if form is not None}
             subject = Subject(slot, g, states, formats, slot.kind.rows, lambda: program)
             assert self.backend.obstacle(subject) is None

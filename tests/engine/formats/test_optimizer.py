@@ -50,7 +50,7 @@ def test_kernels_and_eager_update_the_same_states(form: Format) -> None:
             assert optimizer.state[p][name].dtype is buffer.dtype
         # The same numbers, but for what regrouping rounds otherwise and a format then enlarges.
         torch.testing.assert_close(p, q, rtol=0, atol=2e-2)
-        if p.numel():
+        if p.numel() > 1:  # a scalar is the largest of its block, which 8 bits hold exactly
             assert 0 < (p - exact).abs().mean() < 0.05, "near, and the format shows"
 
 

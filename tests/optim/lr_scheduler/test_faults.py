@@ -37,6 +37,8 @@ from tests.optim.lr_scheduler.cases import (
     torchs_order_warning,
 )
 
+pytestmark = pytest.mark.slow
+
 
 def run(library: Library, tree: Tree, steps: int, lr: float = 1.0) -> list[float]:
     """The rates of one group on thalweg's SGD; a warning is an error."""

@@ -99,7 +99,7 @@ def test_gradients_of_any_kind() -> None:
 def obstacle(p: Any, g: Any = None, rows: bool = False, **options: Any) -> str | None:
     (slot,) = slots_of([{"params": [p], **options}])
     gradient = torch.ones_like(p) if g is None else g
-    formats = formats_of(Rule(lambda p, g, s, h: p), slot, gradient, ())
+    formats = formats_of(Rule(lambda p, g, s, h: p), slot, gradient, {}, ())
     subject = Subject(slot, gradient, {}, formats, rows, lambda: None)  # type: ignore[arg-type, return-value]
     return ForeachBackend().obstacle(subject)
 

@@ -138,9 +138,8 @@ class _StagePrinter:
         self._formats = formats
         self._compute = compute
         self._values: dict[Symbol, str] = {c: f"c{i}" for i, c in enumerate(stage.constants)}
-        skip = f"if addresses[{absent} * tensors + t] == 0:"
-        self._setup = [] if absent is None else [skip, "    continue"]
-        self._setup += self._prefetches() + self._constants() + self._pointers()
+        self._setup = [] if absent is None else self._of_many_tensors(absent)
+        self._setup += self._constants() + self._pointers()
         self._element: list[str] = []
         sizes = sorted({form.block for form in formats.values() if form.block > 1}, reverse=True)
         self._blocks = {size: Blocks(size, f"first{size}", f"end{size}") for size in sizes}
@@ -176,12 +175,14 @@ class _StagePrinter:
         lines += [f"from {INTRINSICS_MODULE} import {', '.join(own)}\n"] if own else []
         return "".join([*lines, "\n\n"]) if lines else ""
 
-    def _prefetches(self) -> list[str]:
-        """Fetch the beginning of a later chunk.
+    def _of_many_tensors(self, absent: int) -> list[str]:
+        """Leave out what is absent, and fetch the beginning of a later chunk.
 
         A model has many small tensors, and a backward pass leaves none of them in the caches.
         """
         lines = [
+            f"if addresses[{absent} * tensors + t] == 0:",
+            "    continue",
             f"ahead = chunk + {AHEAD} if chunk + {AHEAD} < chunk_count else chunk",
             "later, since = chunks[4 * ahead], chunks[4 * ahead + 1]",
         ]
