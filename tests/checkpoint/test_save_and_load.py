@@ -17,7 +17,7 @@ from tests.checkpoint.same import same
 from thalweg import optim
 from thalweg.checkpoint import CheckpointError, load, read, save
 from thalweg.checkpoint.container import opened
-from thalweg.engine.copying import apart
+from thalweg.engine.copying import deep_copy
 from thalweg.optim import lr_scheduler, swa_utils
 
 
@@ -68,7 +68,7 @@ def states(parts: dict[str, Any]) -> dict[str, Any]:
     for each in held.values():
         if isinstance(each, dict) and "param_groups" in each:  # whose options have no order
             each["param_groups"] = [dict(sorted(group.items())) for group in each["param_groups"]]
-    found: dict[str, Any] = apart(held)
+    found: dict[str, Any] = deep_copy(held)
     return found
 
 

@@ -14,7 +14,7 @@ from thalweg.checkpoint.parts import Rename, kind_of, known_names
 from thalweg.checkpoint.pending import commit_all
 from thalweg.checkpoint.random_state import RandomState
 from thalweg.checkpoint.save import check_names
-from thalweg.engine.copying import apart
+from thalweg.engine.copying import deep_copy
 from thalweg.names import nearest
 from thalweg.optim.state_dict import LoadReport, Pending
 from thalweg.optim.state_dict.matching import check_rename
@@ -243,7 +243,7 @@ def _told(source: Source, name: str) -> Iterator[None]:
 def _plain_values(source: Source, taken: set[str]) -> dict[str, Any]:
     """The values of plain parts that nobody took, apart from the file."""
     values = {
-        name: apart(source.part(name))
+        name: deep_copy(source.part(name))
         for name, kind in source.kinds.items()
         if kind == DATA and name not in taken and name != RANDOM_STATE
     }

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch import __future__ as future
 from torch.nn.modules.batchnorm import _NormBase
 
-from thalweg.engine.copying import apart, copy_values
+from thalweg.engine.copying import copy_values, deep_copy
 from thalweg.names import repeated
 from thalweg.optim.state_dict import LoadReport, Misshaped, Pending, Rename
 from thalweg.optim.state_dict.loading import hint
@@ -154,7 +154,7 @@ def _tried(module: nn.Module, data: "OrderedDict[str, Any]", strict: bool) -> Pe
     """For a module whose own code decides: it is asked to load, and put back if it refuses."""
     for key, value in data.items():
         if not isinstance(value, Tensor):
-            data[key] = apart(value)  # extra state may be kept
+            data[key] = deep_copy(value)  # extra state may be kept
 
     def commit() -> LoadReport:
         missing, unexpected = module.load_state_dict(data, strict=strict)

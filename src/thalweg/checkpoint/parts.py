@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from thalweg.checkpoint.header import DATA, GENERATOR, MODULE, OBJECT, OPTIMIZER
 from thalweg.checkpoint.module import prepare_module
-from thalweg.engine.copying import apart
+from thalweg.engine.copying import deep_copy
 from thalweg.optim import Optimizer, state_dict
 from thalweg.optim.state_dict import Pending
 from thalweg.optim.state_dict.form import own_names
@@ -91,7 +91,7 @@ def _prepare_optimizer(
 ) -> Pending:
     own = isinstance(optimizer, Optimizer)
     if not own or not hasattr(optimizer, "rule"):
-        data = apart(data)  # it may keep what it is given
+        data = deep_copy(data)  # it may keep what it is given
     by_name = names is not None or own_names(optimizer) is not None
     pending = state_dict.prepare(
         optimizer, data, strict=strict, names=names, rename=_for(data, rename) if by_name else None
@@ -152,7 +152,7 @@ def _set(generator: torch.Generator, state: Tensor) -> None:
 
 def _prepare_object(part: Any, data: Any) -> Pending:
     """Schedulers and whatever else has ``state_dict`` and ``load_state_dict``."""
-    before, own = deepcopy(part.state_dict()), apart(data)
+    before, own = deepcopy(part.state_dict()), deep_copy(data)
     attributes = dict(getattr(part, "__dict__", {}))
     # torch's schedulers take any entry for an attribute, also one that no state dict has.
     odd = [key for key in data if key not in before] if isinstance(data, Mapping) else []

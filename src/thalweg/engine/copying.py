@@ -90,7 +90,7 @@ def _memory(tensor: Tensor) -> Bytes:
     return array
 
 
-def apart(value: Any, done: dict[int, Any] | None = None) -> Any:
+def deep_copy(value: Any, done: dict[int, Any] | None = None) -> Any:
     """Tensors, arrays and containers copied to any depth; all else is the same object.
 
     Args:
@@ -98,7 +98,7 @@ def apart(value: Any, done: dict[int, Any] | None = None) -> Any:
         done: copies made so far, by the originals' ids: what is shared stays shared.
 
     >>> given = {"step": 1, "betas": (0.9, 0.99), "exp_avg": [torch.zeros(1)]}
-    >>> copied = apart(given)
+    >>> copied = deep_copy(given)
     >>> _ = given["exp_avg"][0].fill_(7.0)
     >>> copied
     {'step': 1, 'betas': (0.9, 0.99), 'exp_avg': [tensor([0.])]}
@@ -113,18 +113,18 @@ def apart(value: Any, done: dict[int, Any] | None = None) -> Any:
         copied = value.copy()
     elif isinstance(value, (list, deque)):
         copied = type(value)()
-        copied.extend(apart(item, done) for item in value)
+        copied.extend(deep_copy(item, done) for item in value)
     elif isinstance(value, Counter):
         copied = Counter(value)
     elif isinstance(value, defaultdict):
         copied = defaultdict(value.default_factory if type(value) is defaultdict else dict)
-        copied.update((key, apart(item, done)) for key, item in value.items())
+        copied.update((key, deep_copy(item, done)) for key, item in value.items())
     elif isinstance(value, dict):
         copied = OrderedDict() if isinstance(value, OrderedDict) else {}
-        copied.update((key, apart(item, done)) for key, item in value.items())
+        copied.update((key, deep_copy(item, done)) for key, item in value.items())
         if hasattr(value, "_metadata"):  # a module's state dict: the versions of its layers
             copied._metadata = value._metadata
     elif type(value) is tuple:
-        copied = tuple(apart(item, done) for item in value)
+        copied = tuple(deep_copy(item, done) for item in value)
     done[id(value)] = copied
     return copied

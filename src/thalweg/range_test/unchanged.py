@@ -133,13 +133,13 @@ def _with_inner(optimizer: torch.optim.Optimizer) -> list[torch.optim.Optimizer]
 
 def _work_on_copies(optimizers: list[torch.optim.Optimizer], keep: dict[int, Any]) -> None:
     """Give optimizers copies of all data that they hold, shared as it was."""
-    from thalweg.engine.copying import apart
+    from thalweg.engine.copying import deep_copy
 
     for each in optimizers:
         state: Mapping[Any, Any] = each.state
-        vars(each).update({name: apart(value, keep) for name, value in vars(each).items()})
+        vars(each).update({name: deep_copy(value, keep) for name, value in vars(each).items()})
         # As loading a checkpoint does, so that whatever an optimizer derives from its state is
         # derived anew.
         each.__setstate__(
-            {"state": apart(state, keep), "param_groups": apart(each.param_groups, keep)}
+            {"state": deep_copy(state, keep), "param_groups": deep_copy(each.param_groups, keep)}
         )

@@ -246,10 +246,10 @@ class LBFGS(Optimizer):
         The history's rows are views of matrices that later steps write to, and that would be
         saved whole with every row, again and again.
         """
-        from thalweg.engine.copying import apart
+        from thalweg.engine.copying import deep_copy
 
         result = super().state_dict()
-        result["state"] = {key: apart(entry) for key, entry in result["state"].items()}
+        result["state"] = {key: deep_copy(entry) for key, entry in result["state"].items()}
         return result
 
     def checked_states(
@@ -291,9 +291,9 @@ class LBFGS(Optimizer):
 
     def __getstate__(self) -> dict[str, Any]:
         """As the base class, with the history's rows instead of its matrices."""
-        from thalweg.engine.copying import apart
+        from thalweg.engine.copying import deep_copy
 
         result = super().__getstate__()
         result.pop("_history", None)
-        result["state"] = {p: apart(entry) for p, entry in self.state.items()}
+        result["state"] = {p: deep_copy(entry) for p, entry in self.state.items()}
         return result

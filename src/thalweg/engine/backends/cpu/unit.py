@@ -177,7 +177,7 @@ class KernelUnit(Unit):
             tensor.dtype is dtype
             and tensor.layout is torch.strided
             and (memory_order(tensor) == self._orders[t] if whole else tensor.is_contiguous())
-            and not (tensor.is_neg() or tensor.is_conj())
+            and not (tensor.is_neg() or tensor.is_conj() or tensor.is_inference())
         )
 
     # ---- running ----------------------------------------------------------------------------

@@ -23,6 +23,7 @@ class EagerUnit(LoweredUnit):
         reductions = self.program.stages[stage].reductions
         found: list[list[Any]] = [[None] * len(self.slots) for _ in reductions]
         done: list[int] = []
+        self.updated = ()
         for case in self.cases(stage):
             places = iter(case.places)
             sums: list[list[Any]] = [[] for _ in reductions]
