@@ -15,11 +15,11 @@ from pathlib import Path
 import pytest
 import torch
 
-# How many cases of one test run by default, by folder. Where each case compiles a kernel, a third of
-# a second, they are fewest.
+# How many cases of one test run by default, by folder. Where each case compiles a kernel, a third
+# of a second, they are fewest.
 CASES = {
-    **{"losses": 8, "engine": 12, "optim": 16},
-    **{"checkpoint": 24, "landscape": 10, "schedules": 40},
+    **{"losses": 4, "engine": 8, "optim": 10},
+    **{"checkpoint": 12, "landscape": 4, "schedules": 40},
 }
 
 

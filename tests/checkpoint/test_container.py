@@ -121,6 +121,7 @@ def test_more_plain_data_than_a_header_holds(
     assert checked(path) == {"x": 1}
 
 
+@pytest.mark.slow
 def test_every_changed_bit_is_found(tmp_path: Path) -> None:
     path = write(tmp_path / "a", {"m": {"é": torch.ones(2), "b": torch.tensor([True])}, "s": 3})
     whole = checked(path)

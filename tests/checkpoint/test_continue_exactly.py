@@ -32,6 +32,7 @@ def assert_exact(folder: Path, names: list[str]) -> None:
     assert len(set(whole.values())) > 0.9 * len(names)
 
 
+@pytest.mark.slow
 def test_some_of_all(tmp_path: Path) -> None:
     for i, each in enumerate((OPTIMIZERS, SCHEDULES, AVERAGES)):
         assert {name.split("/")[i] for name in SOME} == set(each)

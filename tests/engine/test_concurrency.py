@@ -147,6 +147,7 @@ def test_all_classes_are_here() -> None:
     assert set(classes()) == set(ALL)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("threads", [1, 2])
 def test_all_optimizers_at_once_as_alone(threads: int) -> None:
     torch.set_num_threads(threads)
@@ -247,6 +248,7 @@ print("alike")
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pool", ["", pytest.param("numba", marks=pytest.mark.slow)])
 def test_first_compilation_by_several_threads(tmp_path: Path, pool: str) -> None:
     """In a process of its own with an empty kernel cache; then with what it left there."""

@@ -283,6 +283,7 @@ def _check_instructions(name: str, steps: int, count: int) -> None:
         assert subject.content() == contents[2], place
 
 
+@pytest.mark.slow
 def test_signals_of_another_process_at_random_moments() -> None:
     _check_signals(cases=26)  # of each subject
 

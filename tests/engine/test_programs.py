@@ -130,7 +130,8 @@ def run(groups: list[Group], names: list[str], wide: bool, **flags: Any) -> Opti
     """All steps; ``wide`` for everything in float64."""
     start, gradients = values(groups)
     kind = (lambda x: x.double()) if wide else (lambda x: x.clone())
-    params = [[Parameter(kind(x)) for x in own] for own in start]
+    # Leaves that require a gradient may not be written while autograd records.
+    params = [[Parameter(kind(x), requires_grad=not wide) for x in own] for own in start]
     made = [{"params": own, **g.options} for own, g in zip(params, groups, strict=True)]
     optimizer = Switched(made, transforms=[MADE[name]() for name in names], **flags)
     for step in gradients:

@@ -111,6 +111,7 @@ def test_surface_without_minimum_or_direction_has_no_valley_line() -> None:
     assert ax.get_legend() is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["rosenbrock", "saddle"])
 def test_surface_in_space(name: str) -> None:
     surface = SURFACES[name]()
@@ -130,6 +131,7 @@ def test_surface_in_space(name: str) -> None:
         assert box.x1 <= frame.x1 + 1, name
 
 
+@pytest.mark.slow
 def test_same_picture_has_the_same_bytes(tmp_path: Path) -> None:
     surface = saddle()
     for suffix in (".png", ".svg"):

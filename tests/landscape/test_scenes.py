@@ -37,6 +37,7 @@ def off_valley(path: Trajectory) -> Array:
 # ------------------------------------------------------------------------------------ both scenes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(SCENES))
 def test_all_begin_at_the_same_point_and_make_all_steps(name: str) -> None:
     scene = SCENES[name]()

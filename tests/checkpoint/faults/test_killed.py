@@ -118,6 +118,7 @@ def kill_at_random(where: Path, saves: int) -> dict[tuple[str, bool], int]:
     return dict(found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "saves", [1000, pytest.param(1, marks=pytest.mark.slow)], ids=["in a loop", "once"]
 )

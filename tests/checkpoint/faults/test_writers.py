@@ -112,6 +112,7 @@ def with_threads(folder: Path) -> int:
     return changes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("writers", [with_processes, with_threads])
 def test_writers_at_once(writers: Any, tmp_path: Path, helper: Helper) -> None:
     changes = helper.run(writers, tmp_path)

@@ -336,6 +336,7 @@ def test_messages_name_the_class_and_the_remedy() -> None:
         losses.cross_entropy(X, Y.int())
 
 
+@pytest.mark.slow
 def test_rows_without_classes_read_nothing() -> None:
     """In a process of its own: a kernel that reads what is not there ends it."""
     script = (

@@ -193,6 +193,7 @@ def run(folder: Path, count: int) -> list[list[str]]:
     return [out.split() for out, _ in results]
 
 
+@pytest.mark.slow
 def test_processes_that_start_at_once_and_one_that_comes_later(folder: Path) -> None:
     together = run(folder, 4)
     assert len({total for total, _ in together}) == 1

@@ -49,6 +49,7 @@ def test_any_number_of_threads_gives_the_same_bits() -> None:
     assert len({digest(count) for count in (1, 2, 3, 7)}) == 1
 
 
+@pytest.mark.slow
 def test_numbas_threads_give_the_same_bits() -> None:
     root = Path(__file__).parents[4]
     code = (
