@@ -8,6 +8,7 @@ import torch
 
 from thalweg.engine.backends.lowering import Instruction, Lowered, variables
 from thalweg.engine.backends.lowering.operands import fill, load, real_parts, store
+from thalweg.engine.backends.lowering.printed import instruction_lines, scalar_lines
 from thalweg.rule.program import compile_function
 
 Function = Callable[[Iterable[Sequence[Any]], Sequence[float], Sequence[list[Any]]], None]
@@ -56,15 +57,9 @@ def compiled(lowered: Lowered, compute: torch.dtype, accumulate: torch.dtype) ->
 def source(lowered: Lowered) -> str:
     """The function's text."""
     own = variables(lowered)
-    scalars = "".join(f"k{i}, " for i in range(len(lowered.scalars)))
-    lines = [f"    {scalars}= k"] if scalars else []
-    lines.append(f"    for _, {', '.join(own)} in tensors:")
-    for instruction in lowered.instructions:
-        comment = f"  # {instruction.line}" if instruction.line else ""
-        lines.append(f"        {_spelled(instruction, own[0])}{comment}")
-        if instruction.frees:
-            lines.append(f"        del {', '.join(instruction.frees)}")
-    return "\n".join(["def run(tensors, k, sums):", *lines, ""])
+    loop = [f"    {line}" for line in instruction_lines(lowered, lambda i: _spelled(i, own[0]))]
+    body = [*scalar_lines(lowered), f"for _, {', '.join(own)} in tensors:", *loop]
+    return "\n".join(["def run(tensors, k, sums):", *(f"    {line}" for line in body), ""])
 
 
 def _spelled(instruction: Instruction, first: str) -> str:

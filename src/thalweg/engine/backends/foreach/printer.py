@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from thalweg.engine.backends.lowering import Instruction, Lowered, variables
+from thalweg.engine.backends.lowering.printed import instruction_lines, scalar_lines
 from thalweg.rule.program import compile_function
 
 Tensors = list[torch.Tensor]
@@ -72,20 +73,20 @@ def compiled(lowered: Lowered, compute: torch.dtype, accumulate: torch.dtype) ->
 def source(lowered: Lowered) -> str:
     """The function's text."""
     own = variables(lowered)
-    lines = [
+    lists = [
         # In the place of one tensor for all, a list of it.
-        f"    each_{r} = {r} if isinstance({r}, list) else [{r}] * len({own[0]})"
+        f"each_{r} = {r} if isinstance({r}, list) else [{r}] * len({own[0]})"
         for r in own
         if r.startswith("r")
     ]
-    if lowered.scalars:
-        lines.append(f"    {''.join(f'k{i}, ' for i in range(len(lowered.scalars)))}= k")
-    for instruction in lowered.instructions:
-        comment = f"  # {instruction.line}" if instruction.line else ""
-        lines.append(f"    {_spelled(instruction, own[0])}{comment}")
-        if instruction.frees:
-            lines.append(f"    del {', '.join(instruction.frees)}")
-    return "\n".join([f"def run({', '.join(own)}, k, sums):", *lines, "    return", ""])
+    body = [
+        *lists,
+        *scalar_lines(lowered),
+        *instruction_lines(lowered, lambda i: _spelled(i, own[0])),
+        "return",
+    ]
+    head = f"def run({', '.join(own)}, k, sums):"
+    return "\n".join([head, *(f"    {line}" for line in body), ""])
 
 
 def _spelled(instruction: Instruction, first: str) -> str:
