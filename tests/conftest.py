@@ -18,7 +18,7 @@ import torch
 # How many cases of one test run by default, by folder. Where each case compiles a kernel, a third
 # of a second, they are fewest.
 CASES = {
-    **{"losses": 4, "engine": 8, "optim": 10},
+    **{"losses": 3, "engine": 6, "optim": 6},
     **{"checkpoint": 12, "landscape": 4, "schedules": 40},
 }
 

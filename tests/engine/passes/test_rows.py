@@ -110,6 +110,7 @@ def test_what_was_the_largest_is_found_again(function: Callable[..., Any], how: 
         assert (slope != 0).sum() == 9, count
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("how", ["along", "across"])
 def test_16_bits_are_for_storage(dtype: torch.dtype, how: str) -> None:

@@ -226,6 +226,7 @@ def same_kinds(call: Any, *tensors: Tensor, by: int = 1) -> None:
         torch.testing.assert_close(ours[finite], torchs[finite], rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("weight", WEIGHTS, ids=["equal", "weighted"])
 @pytest.mark.parametrize("across", [False, True], ids=["along", "across"])
 def test_odd_logits(weight: Tensor | None, across: bool) -> None:
@@ -269,6 +270,7 @@ def test_odd_distributions(weight: Tensor | None) -> None:
                 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("p", [2, 1, 0.5, 3, INF, -INF, -1, -2.5])
 @pytest.mark.parametrize("swap", [False, True])
 def test_odd_vectors_of_triplets(p: float, swap: bool) -> None:
