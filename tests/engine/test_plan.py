@@ -532,3 +532,19 @@ def test_share_memory_keeps_going() -> None:
     fast, params = twins.optimizers[0], twins.params[0]
     assert all(t.is_shared() for p in params for t in fast.state[p].values())
     assert [fast.state[p]["step"].item() for p in params] == [2.0] * 4
+
+
+def test_a_parameter_that_becomes_an_inference_tensor_is_refused_as_torch_does() -> None:
+    """Its version cannot be counted, which torch's own function answers by ending the process."""
+    p = Parameter(torch.ones(3))
+    p.grad = torch.ones(3)
+    optimizer = optim.SGD([p], lr=0.1)
+    optimizer.step()
+    with torch.inference_mode():
+        other = Parameter(torch.full((3,), 5.0))
+    p.grad = None
+    torch.utils.swap_tensors(p, other)
+    p.grad = torch.ones(3)
+    with pytest.raises(RuntimeError, match="inference tensor"):
+        optimizer.step()
+    assert p.tolist() == [5.0] * 3
