@@ -39,15 +39,21 @@ def check_gradient(rule: Rule, owner: GradientPolicy, slot: Slot, g: torch.Tenso
     """Refuse what cannot be updated, before anything is changed.
 
     Raises:
-        RuntimeError: the parameter is no number, the gradient is on another device, of another
-            shape, complex where the parameter is not, or of a layout that the optimizer does not
-            take.
+        RuntimeError: the parameter is no number, or an inference tensor; the gradient is on another
+            device, of another shape, complex where the parameter is not, or of a layout that the
+            optimizer does not take.
     """
     p, name, what = slot.param, rule.name, slot.gradient_name
     if not (p.is_floating_point() or p.is_complex()):
         raise RuntimeError(
             f"{name}: {slot.name} is {p.dtype}; only floating-point and complex parameters "
             "can be updated. Convert it, or leave it out of the optimizer"
+        )
+    if p.is_inference() and not torch.is_inference_mode_enabled():
+        # torch's operations raise after they have written.
+        raise RuntimeError(
+            f"{name}: {slot.name} is an inference tensor, and inplace update to inference tensor "
+            "outside InferenceMode is not allowed. Make a clone to get a normal tensor"
         )
     if g.device != p.device:
         raise RuntimeError(
