@@ -47,6 +47,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(autouse=True)
 def _global_state() -> Iterator[None]:
     threads, dtype = torch.get_num_threads(), torch.get_default_dtype()
+    torch.set_grad_enabled(True)  # whatever an interrupt in a test before has left
     torch.manual_seed(0)
     # The tensors are small, and idle OpenMP threads spin: on a busy machine that costs minutes.
     torch.set_num_threads(1)

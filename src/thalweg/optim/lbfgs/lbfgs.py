@@ -153,7 +153,8 @@ class LBFGS(Optimizer):
         self.check_options(group)
         params: list[Tensor] = group["params"]
         # Only the closure may be interrupted: whatever it raises, all that follows is done.
-        with torch.no_grad(), uninterrupted() as shield:
+        # In this order: an interrupt between the two would leave gradients disabled for good.
+        with uninterrupted() as shield, torch.no_grad():
             origin = [p.clone() for p in params]
 
             def evaluate() -> tuple[Any, Tensor]:
