@@ -19,7 +19,7 @@ import torch
 # of a second, they are fewest.
 CASES = {
     **{"losses": 3, "engine": 6, "optim": 6},
-    **{"checkpoint": 12, "landscape": 4, "schedules": 40},
+    **{"checkpoint": 12, "landscape": 4, "schedules": 40, "transforms": 30},
 }
 
 

@@ -45,6 +45,8 @@ class Transform:
         every_row: it changes elements whatever their gradient is, so that no row can be left out
             where a sparse gradient holds none: True, False, or the name of the option that makes
             it so where it is not 0.
+        innermost: it stands directly around the rule, inside of all that are not: it sees the
+            rule's own update, without the optimizer's weight decay.
 
     Raises:
         TypeError: ``wrap`` is not a function.
@@ -58,6 +60,7 @@ class Transform:
     name: str = ""
     check: Callable[[str, Mapping[str, Any]], None] | None = None
     every_row: bool | str = False
+    innermost: bool = False
 
     def __post_init__(self) -> None:
         if not callable(self.wrap):
@@ -118,8 +121,9 @@ def checked_transforms(owner: str, transforms: Any) -> tuple[Transform, ...]:
 def transformed(rule: Rule, transforms: Iterable[Transform]) -> Rule:
     """The rule with transforms around it, in their order: each wraps what stands before it.
 
-    So the last sees the new ``p`` last, and ``g`` first. Asked for again, it is the same rule, with
-    the programs traced so far, whatever the defaults of the options.
+    So the last sees the new ``p`` last, and ``g`` first; those that are ``innermost`` stand before
+    all others. Asked for again, it is the same rule, with the programs traced so far, whatever the
+    defaults of the options.
 
     Args:
         rule: the rule.
@@ -129,7 +133,9 @@ def transformed(rule: Rule, transforms: Iterable[Transform]) -> Rule:
         TypeError: something among them is no :class:`Transform`.
         ValueError: a transform has a state of a name that the rule or another transform has.
     """
-    found = checked_transforms(rule.name, transforms)
+    found = sorted(
+        checked_transforms(rule.name, transforms), key=lambda each: not each.innermost
+    )
     if not found:
         return rule
     key = tuple(each.effect for each in found)

@@ -21,19 +21,35 @@ dicts carry them, with the states. A transform of your own is a ``Transform(wrap
 from thalweg.rule.transforms import Transform, transformed
 from thalweg.rule.update import followed, update_of
 from thalweg.transforms.average import averaged
+from thalweg.transforms.caution import cautious, cautious_decay
+from thalweg.transforms.clipping import clip_by_norm, clip_by_value
+from thalweg.transforms.decays import corrected_decay, independent_decay, l1_decay
 from thalweg.transforms.decoupled import decoupled_decay
 from thalweg.transforms.l2 import l2_decay
+from thalweg.transforms.lookahead import lookahead
 from thalweg.transforms.maximize import maximized
+from thalweg.transforms.norm_control import hyperball, trust_ratio, update_floor
 from thalweg.transforms.switchable import switchable_decay
 
 __all__ = [
     "Transform",
     "averaged",
+    "cautious",
+    "cautious_decay",
+    "clip_by_norm",
+    "clip_by_value",
+    "corrected_decay",
     "decoupled_decay",
     "followed",
+    "hyperball",
+    "independent_decay",
+    "l1_decay",
     "l2_decay",
+    "lookahead",
     "maximized",
     "switchable_decay",
     "transformed",
+    "trust_ratio",
+    "update_floor",
     "update_of",
 ]

@@ -1,0 +1,98 @@
+"""Gradients that are clipped in the step, each element or all by their norm."""
+
+import math
+from collections.abc import Mapping
+from functools import wraps
+from typing import Any
+
+from thalweg.ranges import NON_NEGATIVE, one_of
+from thalweg.rule import Transform, Update, clip, minimum, norm
+
+SCOPES = ("all", "tensor")
+# What torch.nn.utils.clip_grad_norm_ adds to the norm before it divides by it.
+TINY = 1e-6
+
+
+def norm_clipping(update: Update) -> Update:
+    """The update that sees a gradient of norm ``h.max_norm`` at most."""
+
+    @wraps(update)
+    def rule(p: Any, g: Any, s: Any, h: Any) -> Any:
+        if h.max_norm == math.inf:
+            return update(p, g, s, h)
+        total = norm(g, over=h.max_norm_over)
+        return update(p, g * minimum(h.max_norm / (total + TINY), 1.0), s, h)
+
+    return rule
+
+
+def _check_scope(owner: str, options: Mapping[str, Any]) -> None:
+    one_of(owner, "max_norm_over", options.get("max_norm_over"), SCOPES)
+
+
+def clip_by_norm(max_norm: float = 1.0, over: str = "all") -> Transform:
+    """Clip gradients by their Euclidean norm, within the step.
+
+    ::
+
+        total = sqrt(sum of g * g over all gradients, or over the tensor's)
+        g <- g * min(max_norm / (total + 1e-6), 1)
+
+    The same as ``torch.nn.utils.clip_grad_norm_`` before the step, but ``p.grad`` stays as it is,
+    the norm is summed up in float64, and the scaled gradient is never stored. The gradients are
+    read once for the norm, and once more by the update.
+
+    With a NaN among the gradients all of them become NaN, with an infinite one that one does and
+    the others 0, as torch has it.
+
+    Args:
+        max_norm: the largest norm, >= 0. A group with ``inf`` is not clipped, and takes no part in
+            the norm of the others.
+        over: "all": the norm of all gradients of the optimizer, in whichever group; "tensor": of
+            each gradient by itself. Option ``max_norm_over``.
+
+    Raises:
+        ValueError: ``over`` is neither.
+
+    Source: Pascanu, Mikolov and Bengio, "On the Difficulty of Training Recurrent Neural Networks",
+    2013, Algorithm 1.
+    """
+    one_of("clip_by_norm", "over", over, SCOPES)
+    return Transform(
+        norm_clipping,
+        options={"max_norm": max_norm, "max_norm_over": over},
+        ranges={"max_norm": NON_NEGATIVE},
+        name="clip_by_norm",
+        check=_check_scope,
+    )
+
+
+def value_clipping(update: Update) -> Update:
+    """The update that sees elements of the gradient of size ``h.max_value`` at most."""
+
+    @wraps(update)
+    def rule(p: Any, g: Any, s: Any, h: Any) -> Any:
+        if h.max_value == math.inf:
+            return update(p, g, s, h)
+        return update(p, clip(g, -h.max_value, h.max_value), s, h)
+
+    return rule
+
+
+def clip_by_value(max_value: float = 1.0) -> Transform:
+    """Clip each element of the gradient, within the step: ``g <- min(max(g, -c), c)``.
+
+    The same as ``torch.nn.utils.clip_grad_value_`` before the step, but ``p.grad`` stays as it is.
+    NaN stays NaN.
+
+    Args:
+        max_value: c, the largest size of an element, >= 0; ``inf`` leaves no trace in the kernel.
+
+    Source: Mikolov, "Statistical Language Models Based on Neural Networks", 2012.
+    """
+    return Transform(
+        value_clipping,
+        options={"max_value": max_value},
+        ranges={"max_value": NON_NEGATIVE},
+        name="clip_by_value",
+    )

@@ -1,0 +1,131 @@
+"""Updates whose norm is set by that of the parameter, tensor by tensor."""
+
+from functools import wraps
+from typing import Any
+
+from thalweg.ranges import NON_NEGATIVE, flag
+from thalweg.rule import Transform, Update, norm, sqrt, sum, where
+from thalweg.rule.update import followed, update_of
+
+
+def layer_scaling(update: Update) -> Update:
+    """The update scaled by the ratio of the norms of p and of the update's direction."""
+
+    @wraps(update)
+    def rule(p: Any, g: Any, s: Any, h: Any) -> Any:
+        if not h.trust_ratio:
+            return update(p, g, s, h)
+        p = followed(p)
+        u = update_of(update(p, g, s, h), p)
+        weight, step = norm(p), norm(u)
+        # u is -lr times the direction, so lr takes the place of the direction's own.
+        usable = (weight > 0) & (step > 0)
+        return p + u * where(usable, h.lr * weight / where(usable, step, 1.0), 1.0)
+
+    return rule
+
+
+def trust_ratio(trust_ratio: bool = True) -> Transform:
+    """Scale the update of each tensor to lr times the norm of its weights.
+
+    ::
+
+        u = what the rule adds to p, weight decay included: -lr * r
+        p <- p + u * ||p|| / ||r||    where both norms are above 0; elsewhere p + u
+
+    Around AdamW this is LAMB, with its phi(z) = z.
+
+    Args:
+        trust_ratio: False leaves no trace in the kernel; for the groups of biases and norms. The
+            optimizer needs an option ``lr``.
+
+    Source: You et al., "Large Batch Optimization for Deep Learning: Training BERT in 76 Minutes",
+    2020, Algorithm 2.
+    """
+    return Transform(
+        layer_scaling,
+        options={"trust_ratio": flag("trust_ratio", "trust_ratio", trust_ratio)},
+        name="trust_ratio",
+    )
+
+
+def sphere_keeping(update: Update) -> Update:
+    """The update as a step along the sphere on which p lies."""
+
+    @wraps(update)
+    def rule(p: Any, g: Any, s: Any, h: Any) -> Any:
+        if not h.hyperball:
+            return update(p, g, s, h)
+        p = followed(p)
+        u = update_of(update(p, g, s, h), p)
+        radius, step = norm(p), norm(u)
+        # u is -lr times the direction: its step has lr times the radius.
+        scale = where(step > 0, h.lr * radius / where(step > 0, step, 1.0), 0.0)
+        # ||p + scale * u|| by one pass over p and u: no second one over what is to be stored.
+        longer = sqrt(radius * radius + 2 * scale * sum(p * u) + scale * scale * step * step)
+        return (p + scale * u) * where(longer > 0, radius / where(longer > 0, longer, 1.0), 1.0)
+
+    return rule
+
+
+def hyperball(hyperball: bool = True) -> Transform:
+    """Keep the norm of each tensor's weights: lr is the angle of a step, and decay needless.
+
+    ::
+
+        R = ||p||
+        u = what the rule adds to p, as a direction: u / ||u||
+        p <- R * (p + lr * R * u) / ||p + lr * R * u||
+
+    Where the update is 0, p stays. With it ``weight_decay`` is to be 0.
+
+    Args:
+        hyperball: False leaves no trace in the kernel; for the groups of biases and norms. The
+            optimizer needs an option ``lr``.
+
+    Source: Wen et al., "Fantastic Pretraining Optimizers and Where to Find Them II: Hyperball
+    Optimization", 2026; with p's norm of now for that of the beginning: equal up to rounding.
+    """
+    return Transform(
+        sphere_keeping,
+        options={"hyperball": flag("hyperball", "hyperball", hyperball)},
+        name="hyperball",
+    )
+
+
+def floor_lifting(update: Update) -> Update:
+    """The update lifted to a share of the parameter's norm where it is shorter."""
+
+    @wraps(update)
+    def rule(p: Any, g: Any, s: Any, h: Any) -> Any:
+        if not h.update_floor:
+            return update(p, g, s, h)
+        p = followed(p)
+        u = update_of(update(p, g, s, h), p)
+        least, step = h.lr * h.update_floor * norm(p), norm(u)
+        short = (step > 0) & (step < least)
+        return p + u * where(short, least / where(short, step, 1.0), 1.0)
+
+    return rule
+
+
+def update_floor(ratio: float = 0.35) -> Transform:
+    """Lengthen updates that are short beside their tensor's weights.
+
+    ::
+
+        u = what the rule adds to p: -lr * r
+        r <- r * ratio * ||p|| / ||r||    where 0 < ||r|| < ratio * ||p||
+
+    Args:
+        ratio: the least ratio of the norms of r and p, >= 0; 0 leaves no trace in the kernel.
+            Option ``update_floor``. The optimizer needs an option ``lr``.
+
+    Source: the speed runs of modded-nanoGPT, 2026 (KellerJordan/modded-nanogpt), there by rows.
+    """
+    return Transform(
+        floor_lifting,
+        options={"update_floor": ratio},
+        ranges={"update_floor": NON_NEGATIVE},
+        name="update_floor",
+    )
