@@ -133,9 +133,7 @@ def transformed(rule: Rule, transforms: Iterable[Transform]) -> Rule:
         TypeError: something among them is no :class:`Transform`.
         ValueError: a transform has a state of a name that the rule or another transform has.
     """
-    found = sorted(
-        checked_transforms(rule.name, transforms), key=lambda each: not each.innermost
-    )
+    found = sorted(checked_transforms(rule.name, transforms), key=lambda each: not each.innermost)
     if not found:
         return rule
     key = tuple(each.effect for each in found)
