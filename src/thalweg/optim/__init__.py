@@ -15,10 +15,12 @@ from thalweg.optim.adam import Adam
 from thalweg.optim.adamax import Adamax
 from thalweg.optim.adamw import AdamW
 from thalweg.optim.asgd import ASGD
+from thalweg.optim.grouping import Groups, groups, having, no_decay_for_vectors
 from thalweg.optim.lbfgs import LBFGS
 from thalweg.optim.nadam import NAdam
 from thalweg.optim.optimizer import Optimizer
 from thalweg.optim.radam import RAdam
+from thalweg.optim.rate_multipliers import by_fan_in, layer_decay, lr_multipliers
 from thalweg.optim.rmsprop import RMSprop
 from thalweg.optim.rprop import Rprop
 from thalweg.optim.sgd import SGD
@@ -36,13 +38,20 @@ __all__ = [
     "Adam",
     "AdamW",
     "Adamax",
+    "Groups",
     "NAdam",
     "Optimizer",
     "RAdam",
     "RMSprop",
     "Rprop",
     "SparseAdam",
+    "by_fan_in",
+    "groups",
+    "having",
+    "layer_decay",
+    "lr_multipliers",
     "lr_scheduler",
+    "no_decay_for_vectors",
     "swa_utils",
 ]
 

@@ -14,7 +14,7 @@ from torch.optim.optimizer import required
 from thalweg.engine.engine import Engine
 from thalweg.engine.interrupts import uninterrupted
 from thalweg.engine.state import OptimizerState
-from thalweg.optim.groups import check_new_group, check_parameter, listed, names_for, opened
+from thalweg.optim.group_checks import check_new_group, check_parameter, listed, names_for, opened
 from thalweg.optim.hooks import is_observed, observed_step
 from thalweg.optim.options import MODES as MODES
 from thalweg.optim.options import (
