@@ -68,6 +68,7 @@ def test_another_generator_of_numpys(tmp_path: Path) -> None:
         {"python": {"version": 2**40, "state": np.zeros(625, np.uint32), "gauss": None}},
         {"python": 3}, {"numpy": {"bit_generator": "MT19937"}}, {"numpy": None},
         {"torch": torch.zeros(3, dtype=torch.uint8)}, {"torch": torch.zeros(3)}, {"cuda": 3},
+        {"cuda": {"0": torch.zeros(16, dtype=torch.uint8)}},
     ],
     ids=lambda change: str(list(change)),
 )  # fmt: skip

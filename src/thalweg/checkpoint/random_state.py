@@ -48,6 +48,8 @@ class RandomState:
             np.random.RandomState(bits()).set_state(self._numpy)
             _check_places(self._numpy)
             torch.Generator().set_state(self._torch)
+            if not isinstance(self._cuda, (list, tuple)):
+                raise TypeError(f"cuda must be a list, got {type(self._cuda).__name__}")
             here = torch.cuda.device_count()
             for i, state in zip(range(here), self._cuda, strict=False):
                 torch.Generator(f"cuda:{i}").set_state(state)
