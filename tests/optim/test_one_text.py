@@ -25,7 +25,7 @@ RULE_CLASSES = [
 RULE_FILES = sorted({Path(inspect.getfile(cls)) for cls in RULE_CLASSES})
 ALL_FILES = sorted(ROOT.rglob("*.py"))
 # Those whose rule is another's, composed: where it is and what they are made of.
-BORROWED = {"adamw.py": "adam.py"}
+BORROWED = {"adamw.py": "adam.py", "lamb.py": "adam.py"}
 
 
 pytestmark = pytest.mark.whole

@@ -174,6 +174,102 @@ def asgd(p: Array, g: Array, s: State, t: int, h: SimpleNamespace) -> Array:
     return p
 
 
+def nadamw(p: Array, g: Array, s: State, t: int, h: SimpleNamespace) -> Array:
+    """Choi et al. 2019, table 1 (NADAM); decay: Loshchilov & Hutter, ICLR 2019, algorithm 2."""
+    beta1, beta2 = h.betas
+    m = s["exp_avg"] = beta1 * s.get("exp_avg", 0.0) + (1 - beta1) * g
+    v = s["exp_avg_sq"] = beta2 * s.get("exp_avg_sq", 0.0) + (1 - beta2) * g**2
+    numerator = (beta1 * m + (1 - beta1) * g) / (1 - beta1**t)
+    step = numerator / (np.sqrt(v / (1 - beta2**t)) + h.eps)
+    return p - h.lr * (step + h.weight_decay * p)
+
+
+def lion(p: Array, g: Array, s: State, t: int, h: SimpleNamespace) -> Array:
+    """Chen et al., NeurIPS 2023, algorithm 2."""
+    beta1, beta2 = h.betas
+    m = s.get("exp_avg", 0.0)
+    s["exp_avg"] = beta2 * m + (1 - beta2) * g
+    return p - h.lr * (np.sign(beta1 * m + (1 - beta1) * g) + h.weight_decay * p)
+
+
+def signum(p: Array, g: Array, s: State, t: int, h: SimpleNamespace) -> Array:
+    """Bernstein et al., ICML 2018, algorithm 2; the decay decoupled."""
+    m = h.momentum * s.get("momentum_buffer", 0.0) + (1 - h.momentum) * g
+    s["momentum_buffer"] = m
+    return p - h.lr * (np.sign(m) + h.weight_decay * p)
+
+
+def ademamix(p: Array, g: Array, s: State, t: int, h: SimpleNamespace) -> Array:
+    """Pagliardini, Ablin & Grangier 2024, algorithm 1; schedules: section 3, appendix A.1."""
+    beta1, beta2, beta3 = h.betas
+    alpha = h.alpha
+    if h.alpha_warmup:
+        alpha = min(t * alpha / h.alpha_warmup, alpha)
+    if h.beta3_warmup:
+        # min(exp(ln(b1) ln(b3) / ((1 - t/T) ln(b3) + (t/T) ln(b1))), b3)
+        share, low, high = t / h.beta3_warmup, np.log(beta1), np.log(beta3)
+        if share < 1:
+            beta3 = min(np.exp(low * high / ((1 - share) * high + share * low)), beta3)
+    fast = s["exp_avg_fast"] = beta1 * s.get("exp_avg_fast", 0.0) + (1 - beta1) * g
+    slow = s["exp_avg_slow"] = beta3 * s.get("exp_avg_slow", 0.0) + (1 - beta3) * g
+    v = s["exp_avg_sq"] = beta2 * s.get("exp_avg_sq", 0.0) + (1 - beta2) * g**2
+    step = (fast / (1 - beta1**t) + alpha * slow) / (np.sqrt(v / (1 - beta2**t)) + h.eps)
+    return p - h.lr * (step + h.weight_decay * p)
+
+
+def adopt(p: Array, g: Array, s: State, t: int, h: SimpleNamespace) -> Array:
+    """Taniguchi et al., NeurIPS 2024, algorithm 2 with the clipping of section 4.
+
+    The second moment begins with the square of the first gradient, which moves nothing.
+    """
+    beta1, beta2 = h.betas
+    if not h.decoupled_weight_decay:
+        g = g + h.weight_decay * p
+    if t == 1:
+        s["exp_avg"], s["exp_avg_sq"] = np.zeros_like(g), g**2
+        return p
+    normed = g / np.maximum(np.sqrt(s["exp_avg_sq"]), h.eps)
+    m = beta1 * s["exp_avg"] + (1 - beta1) * np.clip(normed, -((t - 1) ** 0.25), (t - 1) ** 0.25)
+    s["exp_avg"], s["exp_avg_sq"] = m, beta2 * s["exp_avg_sq"] + (1 - beta2) * g**2
+    decay = h.weight_decay if h.decoupled_weight_decay else 0.0
+    return p - h.lr * (m + decay * p)
+
+
+def laprop(p: Array, g: Array, s: State, t: int, h: SimpleNamespace) -> Array:
+    """Ziyin, Wang & Ueda 2020, algorithm 1; the decay decoupled."""
+    mu, nu = h.betas
+    n = s["exp_avg_sq"] = nu * s.get("exp_avg_sq", 0.0) + (1 - nu) * g**2
+    m = mu * s.get("exp_avg", 0.0) + (1 - mu) * g / (np.sqrt(n / (1 - nu**t)) + h.eps)
+    s["exp_avg"] = m
+    return p - h.lr * (m / (1 - mu**t) + h.weight_decay * p)
+
+
+def adan(p: Array, g: Array, s: State, t: int, h: SimpleNamespace) -> Array:
+    """Xie et al. 2022, algorithm 1, whose betas are 1 minus these; bias corrections: their code."""
+    beta1, beta2, beta3 = h.betas
+    change = g - s["previous_grad"] if t > 1 else np.zeros_like(g)
+    m = s["exp_avg"] = beta1 * s.get("exp_avg", 0.0) + (1 - beta1) * g
+    v = s["exp_avg_diff"] = beta2 * s.get("exp_avg_diff", 0.0) + (1 - beta2) * change
+    n = beta3 * s.get("exp_avg_sq", 0.0) + (1 - beta3) * (g + beta2 * change) ** 2
+    s["exp_avg_sq"], s["previous_grad"] = n, g
+    eta = h.lr / (np.sqrt(n / (1 - beta3**t)) + h.eps)
+    p = p - eta * (m / (1 - beta1**t) + beta2 * v / (1 - beta2**t))
+    return p / (1 + h.lr * h.weight_decay)
+
+
+def lamb(p: Array, g: Array, s: State, t: int, h: SimpleNamespace) -> Array:
+    """You et al., ICLR 2020, algorithm 2, with phi(z) = z."""
+    beta1, beta2 = h.betas
+    m = s["exp_avg"] = beta1 * s.get("exp_avg", 0.0) + (1 - beta1) * g
+    v = s["exp_avg_sq"] = beta2 * s.get("exp_avg_sq", 0.0) + (1 - beta2) * g**2
+    if h.amsgrad:
+        v = s["max_exp_avg_sq"] = np.maximum(s.get("max_exp_avg_sq", 0.0), v)
+    r = m / (1 - beta1**t) / (np.sqrt(v / (1 - beta2**t)) + h.eps) + h.weight_decay * p
+    weight, step = np.linalg.norm(p), np.linalg.norm(r)
+    ratio = weight / step if h.trust_ratio and weight > 0 and step > 0 else 1.0
+    return p - h.lr * ratio * r
+
+
 RULES: dict[str, Rule] = {
     "SGD": sgd,
     "Adam": adam,
@@ -187,4 +283,12 @@ RULES: dict[str, Rule] = {
     "RMSprop": rmsprop,
     "Rprop": rprop,
     "ASGD": asgd,
+    "NAdamW": nadamw,
+    "Lion": lion,
+    "Signum": signum,
+    "AdEMAMix": ademamix,
+    "ADOPT": adopt,
+    "LaProp": laprop,
+    "Adan": adan,
+    "LAMB": lamb,
 }
