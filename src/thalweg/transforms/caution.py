@@ -1,29 +1,19 @@
 """Updates and weight decay that act only where they agree with the gradient or the update."""
 
-from functools import wraps
 from typing import Any
 
 from thalweg.ranges import NON_NEGATIVE, flag
-from thalweg.rule import Transform, Update, maximum, mean, where
-from thalweg.rule.update import followed, update_of
+from thalweg.rule import Transform, maximum, mean, where
+from thalweg.transforms.around_update import AroundUpdate
 
 # The least share of elements by which what is left is scaled up; the authors' own value.
 LEAST_SHARE = 1e-3
 
 
-def cautious_updating(update: Update) -> Update:
-    """The update without the elements that would move along the gradient."""
-
-    @wraps(update)
-    def rule(p: Any, g: Any, s: Any, h: Any) -> Any:
-        if not h.cautious:
-            return update(p, g, s, h)
-        p = followed(p)
-        u = update_of(update(p, g, s, h), p)
-        descends = where(u * g < 0, 1.0, 0.0)
-        return p + u * descends / maximum(mean(descends), LEAST_SHARE)
-
-    return rule
+def without_ascent(p: Any, u: Any, g: Any, h: Any) -> Any:
+    """p, and the elements of u that do not move along the gradient, scaled up."""
+    descends = where(u * g < 0, 1.0, 0.0)
+    return p + u * descends / maximum(mean(descends), LEAST_SHARE)
 
 
 def cautious(cautious: bool = True) -> Transform:
@@ -46,25 +36,16 @@ def cautious(cautious: bool = True) -> Transform:
     Algorithm 1, with the bound of the authors' code.
     """
     return Transform(
-        cautious_updating,
+        AroundUpdate("cautious", without_ascent),
         options={"cautious": flag("cautious", "cautious", cautious)},
         name="cautious",
         innermost=True,
     )
 
 
-def cautiously_decaying(update: Update) -> Update:
-    """The update, and weight decay where it moves p the same way."""
-
-    @wraps(update)
-    def rule(p: Any, g: Any, s: Any, h: Any) -> Any:
-        if not h.cautious_decay:
-            return update(p, g, s, h)
-        p = followed(p)
-        u = update_of(update(p, g, s, h), p)
-        return p + (u - where(u * p <= 0, h.lr * h.cautious_decay * p, 0.0))
-
-    return rule
+def decayed_along(p: Any, u: Any, g: Any, h: Any) -> Any:
+    """p + u, with weight decay where it moves p the same way as u."""
+    return p + (u - where(u * p <= 0, h.lr * h.cautious_decay * p, 0.0))
 
 
 def cautious_decay(weight_decay: float = 0.1) -> Transform:
@@ -85,7 +66,7 @@ def cautious_decay(weight_decay: float = 0.1) -> Transform:
     Source: Chen et al., "Cautious Weight Decay", 2025, Algorithm 1.
     """
     return Transform(
-        cautiously_decaying,
+        AroundUpdate("cautious_decay", decayed_along),
         options={"cautious_decay": weight_decay},
         ranges={"cautious_decay": NON_NEGATIVE},
         name="cautious_decay",

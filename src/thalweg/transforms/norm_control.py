@@ -1,28 +1,18 @@
 """Updates whose norm is set by that of the parameter, tensor by tensor."""
 
-from functools import wraps
 from typing import Any
 
 from thalweg.ranges import NON_NEGATIVE, flag
-from thalweg.rule import Transform, Update, norm, sqrt, sum, where
-from thalweg.rule.update import followed, update_of
+from thalweg.rule import Transform, norm, sqrt, sum, where
+from thalweg.transforms.around_update import AroundUpdate
 
 
-def layer_scaling(update: Update) -> Update:
-    """The update scaled by the ratio of the norms of p and of the update's direction."""
-
-    @wraps(update)
-    def rule(p: Any, g: Any, s: Any, h: Any) -> Any:
-        if not h.trust_ratio:
-            return update(p, g, s, h)
-        p = followed(p)
-        u = update_of(update(p, g, s, h), p)
-        weight, step = norm(p), norm(u)
-        # u is -lr times the direction, so lr takes the place of the direction's own.
-        usable = (weight > 0) & (step > 0)
-        return p + u * where(usable, h.lr * weight / where(usable, step, 1.0), 1.0)
-
-    return rule
+def scaled_to_weights(p: Any, u: Any, g: Any, h: Any) -> Any:
+    """p, and an update as long as lr times p."""
+    weight, step = norm(p), norm(u)
+    # u is -lr times the direction, so lr takes the place of the direction's own.
+    usable = (weight > 0) & (step > 0)
+    return p + u * where(usable, h.lr * weight / where(usable, step, 1.0), 1.0)
 
 
 def trust_ratio(trust_ratio: bool = True) -> Transform:
@@ -43,29 +33,19 @@ def trust_ratio(trust_ratio: bool = True) -> Transform:
     2020, Algorithm 2.
     """
     return Transform(
-        layer_scaling,
+        AroundUpdate("trust_ratio", scaled_to_weights),
         options={"trust_ratio": flag("trust_ratio", "trust_ratio", trust_ratio)},
         name="trust_ratio",
     )
 
 
-def sphere_keeping(update: Update) -> Update:
-    """The update as a step along the sphere on which p lies."""
-
-    @wraps(update)
-    def rule(p: Any, g: Any, s: Any, h: Any) -> Any:
-        if not h.hyperball:
-            return update(p, g, s, h)
-        p = followed(p)
-        u = update_of(update(p, g, s, h), p)
-        radius, step = norm(p), norm(u)
-        # u is -lr times the direction: its step has lr times the radius.
-        scale = where(step > 0, h.lr * radius / where(step > 0, step, 1.0), 0.0)
-        # ||p + scale * u|| by one pass over p and u: no second one over what is to be stored.
-        longer = sqrt(radius * radius + 2 * scale * sum(p * u) + scale * scale * step * step)
-        return (p + scale * u) * where(longer > 0, radius / where(longer > 0, longer, 1.0), 1.0)
-
-    return rule
+def moved_on_sphere(p: Any, u: Any, g: Any, h: Any) -> Any:
+    """p after a step along the direction of u, on the sphere on which it lies."""
+    radius, step = norm(p), norm(u)
+    scale = where(step > 0, h.lr * radius / where(step > 0, step, 1.0), 0.0)
+    # ||p + scale * u|| by one pass over p and u: no second one over what is to be stored.
+    longer = sqrt(radius * radius + 2 * scale * sum(p * u) + scale * scale * step * step)
+    return (p + scale * u) * where(longer > 0, radius / where(longer > 0, longer, 1.0), 1.0)
 
 
 def hyperball(hyperball: bool = True) -> Transform:
@@ -87,26 +67,17 @@ def hyperball(hyperball: bool = True) -> Transform:
     Optimization", 2026; with p's norm of now for that of the beginning: equal up to rounding.
     """
     return Transform(
-        sphere_keeping,
+        AroundUpdate("hyperball", moved_on_sphere),
         options={"hyperball": flag("hyperball", "hyperball", hyperball)},
         name="hyperball",
     )
 
 
-def floor_lifting(update: Update) -> Update:
-    """The update lifted to a share of the parameter's norm where it is shorter."""
-
-    @wraps(update)
-    def rule(p: Any, g: Any, s: Any, h: Any) -> Any:
-        if not h.update_floor:
-            return update(p, g, s, h)
-        p = followed(p)
-        u = update_of(update(p, g, s, h), p)
-        least, step = h.lr * h.update_floor * norm(p), norm(u)
-        short = (step > 0) & (step < least)
-        return p + u * where(short, least / where(short, step, 1.0), 1.0)
-
-    return rule
+def lifted_to_floor(p: Any, u: Any, g: Any, h: Any) -> Any:
+    """p, and an update that is no shorter than a share of lr times p."""
+    least, step = h.lr * h.update_floor * norm(p), norm(u)
+    short = (step > 0) & (step < least)
+    return p + u * where(short, least / where(short, step, 1.0), 1.0)
 
 
 def update_floor(ratio: float = 0.35) -> Transform:
@@ -124,7 +95,7 @@ def update_floor(ratio: float = 0.35) -> Transform:
     Source: the speed runs of modded-nanoGPT, 2026 (KellerJordan/modded-nanogpt), there by rows.
     """
     return Transform(
-        floor_lifting,
+        AroundUpdate("update_floor", lifted_to_floor),
         options={"update_floor": ratio},
         ranges={"update_floor": NON_NEGATIVE},
         name="update_floor",
