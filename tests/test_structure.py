@@ -17,7 +17,7 @@ ROOT = Path(thalweg.__file__).parent
 LAYERS = [
     *("names", "ranges", "files", "rule", "transforms", "schedules", "engine", "losses"),
     *("optim", "checkpoint"),
-    *("page", "range_test", "landscape", "race", "cli"),
+    *("diagnosis", "page", "range_test", "landscape", "race", "cli"),
 ]
 OUTSIDE = ("__init__", "__main__")  # the package's own front doors
 

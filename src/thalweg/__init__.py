@@ -8,13 +8,16 @@ __version__ = "0.1.0"
 from typing import Any
 
 from thalweg import schedules
+from thalweg.diagnosis import Diagnosis, doctor
 from thalweg.engine.explain import Text, explain_optimizer, has_rule, show_config
 from thalweg.optim.define import optimizer
 from thalweg.range_test import LRFound, lr_find
 
 __all__ = [
+    "Diagnosis",
     "LRFound",
     "__version__",
+    "doctor",
     "explain",
     "lr_find",
     "optimizer",

@@ -53,6 +53,16 @@ def model():
 def parameters():
     return [torch.nn.Parameter(torch.ones(5))]
 
+def sound():
+    from thalweg import optim
+    net = model()
+    return net, optim.AdamW(optim.groups(net))
+
+def forgotten():
+    from thalweg import optim
+    net = model()
+    return net, optim.AdamW([net.weight])
+
 def leaving():
     raise SystemExit(3)
 

@@ -86,6 +86,9 @@ def test_version_and_no_command() -> None:
         (["plot-schedule", "linear(9)", "--out", "a.gif"], "must end in .png or .svg"),
         (["plot-schedule", "cosine(2e9)"], "has 2000000000 steps, of which at most 1000000 are"),
         (["bench", "--model", "mine:leaving"], "mine:leaving failed: SystemExit: 3"),
+        (["doctor", "mine:model"], "must return a model and an optimizer"),
+        (["doctor", "mine:failing"], "mine:failing failed: RuntimeError: no data today"),
+        (["doctor", "mine:nothing"], "must return a model and an optimizer"),
         (["list", "rmsporp"], "unknown optimizer 'rmsporp'; did you mean RMSprop?"),
         (["explain", "rmsporp"], "did you mean RMSprop?"),
         (["explain", "hubber_loss"], "did you mean huber_loss?"),
@@ -169,6 +172,7 @@ JSON = {
     "list": ["list"],
     "explain": ["explain", "adamw"],
     "config": ["config"],
+    "doctor": ["doctor", "mine:sound"],
     "bench": ["bench", "--model", "mine:model", "--optimizers", "sgd", "--repeats", "1"],
 }
 

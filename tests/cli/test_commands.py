@@ -261,3 +261,22 @@ def test_bench_gives_json_and_takes_parameters() -> None:
     assert timed["time"]["ratio"] == timed["time"]["torch_us"] / timed["time"]["own_us"]
     assert refused["time"] is None
     assert "dense" in refused["failed"]
+
+
+# ------------------------------------------------------------------------------------------ doctor
+
+
+def test_the_doctor_finds_a_mistake_and_ends_with_1() -> None:
+    done = thalweg("doctor", "mine:forgotten")
+    assert done.exit_code == 1, done.output
+    assert done.stdout.startswith("wrong: no group holds 1 of 2 trainable parameters (bias)")
+    done = thalweg("doctor", "mine:forgotten", "--json")
+    assert done.exit_code == 1
+    data = json.loads(done.stdout)
+    assert data["healthy"] is False
+    assert [finding["check"] for finding in data["findings"]] == ["left_out"]
+
+
+def test_the_doctor_has_nothing_to_complain_of() -> None:
+    done = thalweg("doctor", "mine:sound")
+    assert (done.exit_code, done.stdout) == (0, "nothing to complain of\n"), done.output

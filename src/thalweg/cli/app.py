@@ -9,6 +9,7 @@ import typer
 import thalweg
 from thalweg.cli.bench import bench
 from thalweg.cli.config import config
+from thalweg.cli.doctor import doctor
 from thalweg.cli.explain import explain
 from thalweg.cli.inspect import inspect as inspect_
 from thalweg.cli.landscape import landscape
@@ -43,7 +44,7 @@ def _thalweg(
     """Optimizers for PyTorch, each written once as its formula.
 
     Exit codes: 0 done; 1 something outside failed, as a package that is missing or a folder that
-    cannot be written; 2 a mistake in the arguments; 130 interrupted.
+    cannot be written, or the doctor found a mistake; 2 a mistake in the arguments; 130 interrupted.
     """
 
 
@@ -60,6 +61,7 @@ COMMANDS: dict[str, dict[str, Callable[..., None]]] = {
     "Compare optimizers": {"race": race, "bench": bench, "landscape": landscape},
     "Choose rates": {"lr-find": lr_find, "plot-schedule": plot_schedule},
     "Look up": {"inspect": inspect_, "list": list_, "explain": explain, "config": config},
+    "Check": {"doctor": doctor},
 }
 
 app.callback(help=_help(_thalweg))(_thalweg)
