@@ -1,4 +1,4 @@
-"""``thalweg.doctor`` finds each planted fault, says nothing of sound set-ups, and changes nothing."""
+"""``thalweg.doctor`` finds planted faults, says nothing of sound set-ups, and changes nothing."""
 
 from __future__ import annotations
 

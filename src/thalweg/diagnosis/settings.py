@@ -56,7 +56,8 @@ def narrow_states(setup: Setup) -> Iterator[Finding]:
         yield Finding(
             "narrow_states",
             f"{parameters(len(narrow))} and their states have 16 bits, {', '.join(dtypes)} "
-            f"{some([found.name for found in narrow])}: means that move slowly stand still; keep float32 parameters and compute under torch.autocast",
+            f"{some([found.name for found in narrow])}: means that move slowly "
+            "stand still; keep float32 parameters and compute under torch.autocast",
             wrong=False,
         )
 
