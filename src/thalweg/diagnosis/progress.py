@@ -35,7 +35,8 @@ def lost_updates(setup: Setup) -> Iterator[Finding]:
             "lost_updates",
             f"a step leaves {max(shares):.0%} of the elements of {names[0]} as they are, though "
             f"they have a gradient: updates of {parameters(len(names))} {some(names)} "
-            "are too small for their dtype; keep float32 parameters and compute under torch.autocast",
+            "are too small for their dtype; keep float32 parameters and compute under "
+            "torch.autocast",
         )
 
 

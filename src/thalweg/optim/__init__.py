@@ -18,6 +18,7 @@ from thalweg.optim.adan import Adan
 from thalweg.optim.ademamix import AdEMAMix
 from thalweg.optim.adopt import ADOPT
 from thalweg.optim.asgd import ASGD
+from thalweg.optim.create import create
 from thalweg.optim.grouping import Groups, groups, having, no_decay_for_vectors
 from thalweg.optim.lamb import LAMB
 from thalweg.optim.laprop import LaProp
@@ -62,6 +63,7 @@ __all__ = [
     "Signum",
     "SparseAdam",
     "by_fan_in",
+    "create",
     "groups",
     "having",
     "layer_decay",
