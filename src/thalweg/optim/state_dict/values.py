@@ -117,10 +117,10 @@ def with_state(saved: Saved, matched: Match) -> Iterator[Place]:
 def check_torchs_states(
     optimizer: torch.optim.Optimizer, saved: Saved, matched: Match, misfits: Misfits
 ) -> None:
-    """Note the states that cannot be read or have another shape, as torch's own classes take any.
+    """Note the states that cannot be read or have another shape: torch takes any.
 
-    Shapes only where it is known that states have their parameter's shape: of the classes that have a
-    counterpart here which is given by a rule.
+    Shapes only where it is known that states have their parameter's shape: of the classes that have
+    a counterpart here which is given by a rule.
     """
     from thalweg import optim  # which stands above this
 
