@@ -196,16 +196,16 @@ def _is_left(name: str, process: int) -> bool:
 
 
 def _opened_as(target: Path, temporary: Path) -> BinaryIO:
-    """A new file, with the permissions of the one whose place it will take before its first byte."""
+    """A new file that has the permissions of the old one before its first byte."""
     try:
         mode = stat.S_IMODE(target.stat().st_mode)
     except FileNotFoundError:
         return open(temporary, "xb")
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
-    file = open(os.open(temporary, flags, 0o600), "wb")
+    descriptor = os.open(temporary, flags, 0o600)
     with contextlib.suppress(OSError):  # some file systems have none
-        os.chmod(file.fileno() if os.chmod in os.supports_fd else temporary, mode)
-    return file
+        os.chmod(descriptor if os.chmod in os.supports_fd else temporary, mode)
+    return os.fdopen(descriptor, "wb")
 
 
 def _sync_folder(folder: Path) -> None:
