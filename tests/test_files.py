@@ -141,6 +141,22 @@ def test_permissions_are_kept(tmp_path: Path) -> None:
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o666])
+def test_the_new_content_is_never_open_to_more_users_than_the_old(
+    tmp_path: Path, mode: int
+) -> None:
+    path = write_whole(tmp_path / "file", "old")
+    path.chmod(mode)
+    with replacing(path) as file:
+        assert stat.S_IMODE(os.fstat(file.fileno()).st_mode) == mode
+    umask = os.umask(0o027)
+    try:
+        with replacing(tmp_path / "other") as file:
+            assert stat.S_IMODE(os.fstat(file.fileno()).st_mode) == 0o640
+    finally:
+        os.umask(umask)
+
+
 @pytest.mark.parametrize("name", ["n" * 255, "é" * 127, ".*[x]"])
 def test_any_name_that_a_file_may_have(tmp_path: Path, name: str) -> None:
     path = tmp_path / name

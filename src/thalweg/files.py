@@ -41,8 +41,8 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
 
     Whoever opens the path finds the old content or the new one, never a part, also after a power
     cut: what was written lies on the disk before it gets the name. If the block raises, the old
-    file is as it was. A link is followed, an old file's permissions are kept, and folders that are
-    missing are made.
+    file is as it was. A link is followed, an old file's permissions are kept, from the first byte
+    on, and folders that are missing are made.
 
     A process that is killed leaves its temporary file, ``.NAME.HOST.PROCESS.TOKEN.tmp``. The next
     writer of the same path on the same host removes it when that process is gone.
@@ -70,11 +70,10 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         _check_target(target)
         target.parent.mkdir(parents=True, exist_ok=True)
         _remove_leftovers(target)
-        with open(temporary, "xb") as file:
+        with _opened_as(target, temporary) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())  # a name that outlives a power cut must not stand for nothing
-            _keep_permissions(target, temporary)
         os.replace(temporary, target)
         _sync_folder(target.parent)
     except OSError as error:
@@ -196,9 +195,17 @@ def _is_left(name: str, process: int) -> bool:
     return False
 
 
-def _keep_permissions(target: Path, temporary: Path) -> None:
-    with contextlib.suppress(OSError):
-        temporary.chmod(stat.S_IMODE(target.stat().st_mode))
+def _opened_as(target: Path, temporary: Path) -> BinaryIO:
+    """A new file that has the permissions of the old one before its first byte."""
+    try:
+        mode = stat.S_IMODE(target.stat().st_mode)
+    except FileNotFoundError:
+        return open(temporary, "xb")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+    descriptor = os.open(temporary, flags, 0o600)
+    with contextlib.suppress(OSError):  # some file systems have none
+        os.chmod(descriptor if os.chmod in os.supports_fd else temporary, mode)
+    return os.fdopen(descriptor, "wb")
 
 
 def _sync_folder(folder: Path) -> None:

@@ -11,6 +11,7 @@ from torch import __future__ as future
 from torch.nn.modules.batchnorm import _NormBase
 
 from thalweg.engine.copying import copy_values, deep_copy
+from thalweg.engine.readable import is_plain, unreadable
 from thalweg.names import repeated
 from thalweg.optim.state_dict import LoadReport, Misshaped, Pending, Rename
 from thalweg.optim.state_dict.loading import hint
@@ -51,7 +52,7 @@ def prepare_module(
         remedy = "" if report.other else hint(report)
         raise RuntimeError(f"{name}: the state dict does not fit:{lines}{remedy}")
     own = module.state_dict()
-    pairs = [(own[key], data[key].view(own[key].shape)) for key in report.loaded]
+    pairs = [(own[key], _ready(data[key], own[key])) for key in report.loaded]
     # All that torch does for a module that takes no part itself.
     return Pending(lambda: copy_values(pairs), report=report)
 
@@ -122,6 +123,8 @@ def _compare(module: nn.Module, data: Mapping[str, Any]) -> LoadReport:
             other.append(f"{key}: must be a tensor, got {type(value).__name__}")
         elif target.is_meta:
             other.append(f"{key}: is on the meta device here; give it memory first, to_empty()")
+        elif (problem := _unfit(value)) is not None:
+            other.append(f"{key}: {problem} in it")
         elif not torch.can_cast(value.dtype, target.dtype):
             other.append(f"{key}: is {value.dtype} in it, {target.dtype} here")
         elif value.shape != target.shape and (value.shape, target.ndim) != ((1,), 0):
@@ -136,6 +139,22 @@ def _compare(module: nn.Module, data: Mapping[str, Any]) -> LoadReport:
         misshaped=tuple(misshaped),
         other=tuple(other),
     )
+
+
+def _unfit(value: Tensor) -> str | None:
+    if (problem := unreadable(value)) is not None:
+        return problem
+    if value.is_quantized:
+        return "is quantized"
+    return None if value.layout is torch.strided else f"is of layout {value.layout}"
+
+
+def _ready(value: Tensor, target: Tensor) -> Tensor:
+    """What copying into the target cannot fail with; a copy where that is not sure."""
+    found = value.detach().reshape(target.shape)
+    if is_plain(found) and (found.device == target.device or found.dtype is target.dtype):
+        return found
+    return torch.empty_like(target).copy_(found)
 
 
 def _counts(module: nn.Module, data: Mapping[str, Any]) -> list[str]:
@@ -171,7 +190,7 @@ def _memory(module: nn.Module) -> Callable[[], None]:
     """A copy of a module's tensors, attributes and extra states; call it to put them back."""
     modules = [(each, dict(vars(each)), _tables(each), _extra(each)) for each in module.modules()]
     tensors = {id(t): t for t in (*module.parameters(), *module.buffers())}.values()
-    values = [(t, t.detach().clone()) for t in tensors]
+    values = [(t, t.data, t.detach().clone()) for t in tensors]
 
     @torch.no_grad()
     def restore() -> None:
@@ -181,7 +200,8 @@ def _memory(module: nn.Module) -> Callable[[], None]:
             for table, entries in tables:
                 table.clear()
                 table.update(entries)
-        for tensor, value in values:
+        for tensor, memory, value in values:
+            tensor.data = memory  # which an own method may have replaced
             tensor.copy_(value)
         for each, _, _, extra in modules:
             if extra is not None:

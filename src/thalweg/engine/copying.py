@@ -10,6 +10,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from thalweg.engine.readable import is_plain, memory_of, overlaps
+
 Bytes = npt.NDArray[np.uint8]
 
 _PIECE = 1 << 22  # bytes that a thread copies at a time
@@ -76,10 +78,11 @@ def _alike(target: Tensor, source: Tensor) -> bool:
         target.dtype == source.dtype
         and target.shape == source.shape
         and all(
-            tensor.device.type == "cpu"
-            and tensor.layout is torch.strided
+            is_plain(tensor)
+            and tensor.device.type == "cpu"
             and tensor.is_contiguous()
             and not (tensor.is_conj() or tensor.is_neg() or tensor.is_inference())
+            and tensor.data_ptr()  # none of one that only stands for zeros
             for tensor in (target, source)
         )
     )
@@ -108,7 +111,7 @@ def deep_copy(value: Any, done: dict[int, Any] | None = None) -> Any:
         return done[id(value)]
     copied: Any = value
     if isinstance(value, Tensor):
-        copied = value.detach().clone()
+        copied = _cloned(value.detach())
     elif isinstance(value, np.ndarray):
         copied = value.copy()
     elif isinstance(value, (list, deque)):
@@ -128,3 +131,10 @@ def deep_copy(value: Any, done: dict[int, Any] | None = None) -> Any:
         copied = tuple(deep_copy(item, done) for item in value)
     done[id(value)] = copied
     return copied
+
+
+def _cloned(tensor: Tensor) -> Tensor:
+    """A copy that takes no more memory than the original, where that is expanded."""
+    if not is_plain(tensor) or not overlaps(tensor):
+        return tensor.clone()
+    return memory_of(tensor).clone().as_strided(tensor.shape, tensor.stride(), 0)

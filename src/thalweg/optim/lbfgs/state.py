@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from thalweg.engine.readable import unreadable
 from thalweg.optim.lbfgs.moves import real
 from thalweg.ranges import integer
 
@@ -71,11 +72,13 @@ def checked_entry(entry: Mapping[str, Any], params: list[Tensor]) -> dict[str, A
             raise ValueError(
                 f"LBFGS: {key} must hold the parameters' {n} numbers, shape ({n},), got {got}"
             )
+        if problem := unreadable(vector):
+            raise ValueError(f"LBFGS: {key} must hold numbers, got a tensor that {problem}")
     like = real(params[0].detach())
 
     def cast_to_params(value: Any) -> Any:
         if isinstance(value, Tensor):
-            return value.detach().to(like, copy=True)
+            return value.detach().to_dense().to(like, copy=True)
         return [cast_to_params(item) for item in value] if isinstance(value, list) else value
 
     return {key: cast_to_params(value) for key, value in entry.items()}

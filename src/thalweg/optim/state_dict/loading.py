@@ -7,9 +7,10 @@ from typing import Any
 
 import torch
 
-from thalweg.engine.copying import copy_values
+from thalweg.engine.copying import copy_values, deep_copy
 from thalweg.engine.interrupts import uninterrupted
 from thalweg.engine.layout import is_dense
+from thalweg.engine.readable import is_plain
 from thalweg.optim.state_dict.form import PARAMS, Saved, State, pack, parameters, parse
 from thalweg.optim.state_dict.matching import Match, Rename, match
 from thalweg.optim.state_dict.owner import ChecksStates, Owner
@@ -96,7 +97,8 @@ def _prepare_ours(optimizer: Owner, saved: Saved, matched: Match, strict: bool) 
     state: State = {p: _ready(optimizer, p, e, written, made) for p, e in entries.items()}
     copy_values(made)
     keys = set(saved.all_keys)
-    state.update((key, value) for key, value in saved.state.items() if key not in keys)
+    # From a file they may be views of it.
+    state.update((key, deep_copy(v)) for key, v in saved.state.items() if key not in keys)
 
     def commit() -> None:
         with uninterrupted():
@@ -212,7 +214,11 @@ def _ready(
             states[name] = wanted
         elif own.get(name) is wanted.values and _serves(own[name], p, wanted.dtype):
             states[name] = own[name]  # it is its own state dict
-        elif _only_ours(own, name) and _serves(own[name], p, wanted.dtype):
+        elif (
+            _only_ours(own, name)
+            and _serves(own[name], p, wanted.dtype)
+            and _copies_surely(wanted.values, own[name])
+        ):
             states[name] = own[name]
             written.append((own[name], wanted.values))
         else:
@@ -236,6 +242,12 @@ def _serves(tensor: torch.Tensor, p: torch.Tensor, dtype: torch.dtype) -> bool:
         and tensor.stride() == p.stride()
         and is_dense(p)
     )
+
+
+def _copies_surely(values: torch.Tensor, into: torch.Tensor) -> bool:
+    """Whether copying cannot fail: no code of others runs, and no memory is needed for it."""
+    near = values.device == into.device or values.dtype == into.dtype
+    return is_plain(values) and near
 
 
 def _references(states: Mapping[str, Any], name: str) -> tuple[int, int, int]:

@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from thalweg.engine.layout import PLAIN_TENSORS
+from thalweg.engine.readable import unreadable
 from thalweg.optim.state_dict.form import NAMES, PARAMS, Saved
 from thalweg.optim.state_dict.matching import Match, Place
 from thalweg.optim.state_dict.owner import Owner
@@ -115,13 +117,17 @@ def with_state(saved: Saved, matched: Match) -> Iterator[Place]:
 def check_torchs_states(
     optimizer: torch.optim.Optimizer, saved: Saved, matched: Match, misfits: Misfits
 ) -> None:
-    """Note the states of another shape, as torch's own classes take any.
+    """Note the states that cannot be read or have another shape: torch takes any.
 
-    Only where it is known that states have their parameter's shape: of the classes that have a
-    counterpart here which is given by a rule.
+    Shapes only where it is known that states have their parameter's shape: of the classes that have
+    a counterpart here which is given by a rule.
     """
     from thalweg import optim  # which stands above this
 
+    for place in with_state(saved, matched):
+        misfits.wrong += unreadable_in(
+            saved.state[place.key], place.param, f"{place.label}: the state"
+        )
     name = type(optimizer).__name__
     has_rule = hasattr(getattr(optim, name, None), "rule")
     if getattr(torch.optim, name, None) is not type(optimizer) or not has_rule:
@@ -207,7 +213,7 @@ def state_names(
 
 def is_number(value: Any) -> bool:
     """Whether it is one number, or a tensor that holds one; infinities and NaN are."""
-    if isinstance(value, str):
+    if isinstance(value, str) or (isinstance(value, torch.Tensor) and unreadable(value)):
         return False
     try:
         float(value)
@@ -228,9 +234,31 @@ def _number(key: str, value: Any) -> tuple[Any, str]:
 def _wanted(state: State, p: torch.Tensor, group: Mapping[str, Any], value: Any) -> tuple[Any, str]:
     if not isinstance(value, torch.Tensor):
         return None, f"must be a tensor, got {type(value).__name__}"
+    if (problem := unfit(value, p)) is not None:
+        return None, problem
     if not (value.is_floating_point() or value.is_complex()) or (
         value.is_complex() and not p.is_complex()
     ):
         return None, f"is {value.dtype}, the parameter {p.dtype}"
     asked = state.stored_dtype(group, p.dtype)
     return Wanted(value, asked or torch.promote_types(value.dtype, p.dtype)), ""
+
+
+def unfit(value: torch.Tensor, p: torch.Tensor) -> str | None:
+    """Why a tensor's numbers cannot become a state of a parameter; None if they can."""
+    alike = type(value) is type(p) and value.is_meta == p.is_meta
+    # Where the parameter has no numbers itself, none are read.
+    return None if alike and (p.is_meta or type(p) not in PLAIN_TENSORS) else unreadable(value)
+
+
+def unreadable_in(data: Any, p: torch.Tensor, place: str) -> Iterator[str]:
+    """What is wrong with the tensors of nested data that belongs to a parameter."""
+    if isinstance(data, torch.Tensor):
+        if (problem := unfit(data, p)) is not None:
+            yield f"{place} {problem}"
+    elif isinstance(data, Mapping):
+        for key, value in data.items():
+            yield from unreadable_in(value, p, f"{place}[{key!r:.80}]")
+    elif isinstance(data, (list, tuple)):
+        for i, value in enumerate(data):
+            yield from unreadable_in(value, p, f"{place}[{i}]")

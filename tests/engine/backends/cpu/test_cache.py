@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import ctypes
 import inspect
-import json
 import linecache
 import os
+import stat
 import subprocess
 import sys
+import threading
+import time
 import uuid
 from pathlib import Path
 
@@ -16,6 +18,7 @@ import pytest
 import torch
 
 from tests.engine.running import states_after
+from tests.fuzz.apart import Returned, apart
 from thalweg.engine.backends.cpu import cache, machine_code
 from thalweg.rule import Rule
 
@@ -40,6 +43,7 @@ print(p.double().sum().item(), "numba" in sys.modules)
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("THALWEG_CACHE", str(tmp_path / "kernels"))
+    monkeypatch.setattr(cache, "_warned", False)
     return tmp_path / "kernels"
 
 
@@ -111,28 +115,155 @@ def test_what_is_there_is_left_as_it_is(folder: Path) -> None:
     assert all(file.stat().st_mtime_ns == 10**18 for file in files)
 
 
-@pytest.mark.parametrize(
-    "damage", ["empty", "cut short", "other bytes", "not json", "unknown symbol"]
-)
-def test_damaged_machine_code_is_made_again(folder: Path, damage: str) -> None:
+DAMAGE = {
+    "empty": lambda good: b"",
+    "cut short": lambda good: good[:-10],
+    "other bytes": lambda good: good[:-1] + bytes([good[-1] ^ 1]),
+    "other symbol": lambda good: good.replace(b'"symbol": "', b'"symbol": "x', 1),
+    "not even lines": lambda good: b"machine",
+}
+
+
+def mended(folder: Path, source: str, number: int) -> None:
+    """The code is compiled anew with one warning, and kept if it was not there."""
+    with pytest.warns(RuntimeWarning, match=r"compiles it anew|cannot keep its kernels") as seen:
+        assert call(cache.keep("k", source).address("f"), 1) == number + 1
+    assert len(seen) == 1
+    assert str(folder) in str(seen[0].message)
+
+
+@pytest.fixture(scope="module")
+def packed() -> tuple[str, bytes]:
+    """A file's name and content."""
+    made = cache.Generated("k", SOURCE.format(number=5), None).names()["f"]
+    content = machine_code.pack(made, "name")
+    assert content is not None
+    return "name", content
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_damage_is_found(packed: tuple[str, bytes], damage: str) -> None:
+    name, good = packed
+    with pytest.raises(ValueError, match=r"damaged"):
+        machine_code.load(DAMAGE[damage](good), name)
+    with pytest.raises(ValueError, match=r"another name"):
+        machine_code.load(good, "other")
+    assert call(machine_code.load(good, name), 1) == 6
+
+
+def test_damaged_machine_code_is_made_again(folder: Path) -> None:
     source = SOURCE.format(number=100)
     cache.keep("k", source).address("f")
     (kept,) = folder.glob("*.bin")
-    good = kept.read_bytes()
-    header, code = good.split(b"\n", 1)
-    wrong = {**json.loads(header), "calls": ["a_symbol_that_nothing_defines"]}
-    kept.write_bytes(
-        {
-            "empty": b"",
-            "cut short": good[:-10],
-            "other bytes": good[:-1] + bytes([good[-1] ^ 1]),
-            "not json": b"machine\n" + code,
-            "unknown symbol": json.dumps(wrong).encode() + b"\n" + code,
-        }[damage]
-    )
-    assert machine_code.load(kept) is None
+    kept.write_bytes(kept.read_bytes()[:-10])
+    mended(folder, source, 100)
     assert call(cache.keep("k", source).address("f"), 1) == 101
-    assert machine_code.load(kept) is not None
+
+
+def test_code_that_calls_what_is_not_there_is_refused(packed: tuple[str, bytes]) -> None:
+    name, good = packed
+    rest = good.split(b"\n", 1)[1].replace(b'"calls": [', b'"calls": ["no_such"', 1)
+    with pytest.raises(ValueError, match="no_such"):
+        machine_code.load(machine_code._digest(name, rest) + b"\n" + rest, name)
+
+
+# ------------------------------------------------------------------------------------- whose it is
+
+
+def test_the_folder_is_made_for_its_user_alone(folder: Path, tmp_path: Path) -> None:
+    cache.keep("k", SOURCE.format(number=1)).address("f")
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert {stat.S_IMODE(file.stat().st_mode) for file in folder.iterdir()} == {0o600}
+
+
+@pytest.mark.parametrize("mode", [0o770, 0o702])
+def test_a_folder_that_others_can_write_into_is_not_used(folder: Path, mode: int) -> None:
+    source = SOURCE.format(number=mode)
+    cache.keep("k", source).address("f")
+    (kept,) = folder.glob("*.bin")
+    folder.chmod(mode)
+    before = kept.stat().st_mtime_ns
+    mended(folder, source, mode)
+    assert kept.stat().st_mtime_ns == before
+
+
+def test_a_file_that_others_can_write_to_is_replaced(folder: Path) -> None:
+    mode = 0o606
+    source = SOURCE.format(number=mode)
+    cache.keep("k", source).address("f")
+    (kept,) = folder.glob("*.bin")
+    kept.chmod(mode)
+    mended(folder, source, mode)
+    assert stat.S_IMODE(kept.stat().st_mode) == 0o600
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="root alone can give")
+@pytest.mark.parametrize("what", ["folder", "file"])
+def test_what_belongs_to_another_user_is_not_used(folder: Path, what: str) -> None:
+    source = SOURCE.format(number=7 + len(what))
+    cache.keep("k", source).address("f")
+    (kept,) = folder.glob("*.bin")
+    os.chown(folder if what == "folder" else kept, 12345, 12345)
+    mended(folder, source, 7 + len(what))
+
+
+@pytest.mark.parametrize("kind", ["pipe", "folder", "link"])
+def test_what_is_no_file_is_not_read(folder: Path, kind: str) -> None:
+    source = SOURCE.format(number=20 + len(kind))
+    cache.keep("k", source).address("f")
+    (kept,) = folder.glob("*.bin")
+    aside = kept.rename(folder / "aside")
+    if kind == "pipe":
+        os.mkfifo(kept)
+    elif kind == "folder":
+        kept.mkdir()
+    else:
+        kept.symlink_to(aside)
+    mended(folder, source, 20 + len(kind))
+
+
+def test_source_in_the_folder_is_not_what_is_compiled(folder: Path) -> None:
+    source = SOURCE.format(number=500)
+    path = cache.keep("k", source).path
+    assert path is not None
+    path.write_text(SOURCE.format(number=600))
+    assert call(cache.keep("k", source).address("f"), 1) == 501
+
+
+def test_settings_of_numba_that_change_code_give_it_another_name(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    target = machine_code.target.__wrapped__
+    before = target()
+    monkeypatch.setenv("NUMBA_NUM_THREADS", "1")
+    assert target() == before
+    monkeypatch.setenv("NUMBA_OPT", "1")
+    assert target() != before
+
+
+def forked_while_compiling(folder: str) -> int:
+    """How a child ends that compiles, forked while another thread of its parent does."""
+    os.environ["THALWEG_CACHE"] = folder
+    begun = threading.Event()
+
+    @cache.once
+    def compiled(number: int) -> int:
+        begun.set()
+        time.sleep(0.2)
+        return cache.keep("k", SOURCE.format(number=number)).address("f")
+
+    thread = threading.Thread(target=compiled, args=(1,))
+    thread.start()
+    begun.wait()
+    if (child := os.fork()) == 0:
+        os._exit(call(compiled(2), 40))
+    thread.join()
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+def test_a_child_forked_while_a_kernel_is_compiled_can_compile(folder: Path) -> None:
+    assert apart(forked_while_compiling, str(folder), longest=20) == Returned(42)
 
 
 def test_machine_code_that_calls_the_mathematical_library(folder: Path) -> None:

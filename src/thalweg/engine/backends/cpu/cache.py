@@ -1,7 +1,8 @@
 """Generated source on disk: written once under a name made from its content, then compiled.
 
-The source lets tracebacks, profilers and people read a kernel. Its machine code lies beside it, so
-that the next process loads in milliseconds what took half a second to compile.
+The source lets tracebacks, profilers and people read a kernel; what is compiled is the text in
+memory. Its machine code lies beside it, so that the next process loads in milliseconds what took
+half a second to compile.
 """
 
 import functools
@@ -9,7 +10,6 @@ import hashlib
 import linecache
 import os
 import sys
-import tempfile
 import threading
 import warnings
 from collections.abc import Callable
@@ -20,11 +20,28 @@ from typing import Any, ParamSpec, TypeVar
 
 import thalweg
 from thalweg.engine.backends.cpu import machine_code
+from thalweg.engine.backends.cpu.private import PrivateFolder
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
 _one_at_a_time = threading.RLock()
+
+
+def _renew_lock() -> None:
+    """In a forked child: what holds its parent's lock there does not exist here."""
+    global _one_at_a_time
+    _one_at_a_time = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    # A fork waits for the compiler: Numba and LLVM have locks of their own, which a child would
+    # inherit as they are.
+    os.register_at_fork(
+        before=lambda: _one_at_a_time.acquire(),
+        after_in_parent=lambda: _one_at_a_time.release(),
+        after_in_child=_renew_lock,
+    )
 
 
 def once(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
@@ -76,18 +93,19 @@ class Generated:
         if self.path is None:
             compiled: int = self.names()[function].address
             return compiled
-        kept = self.path.with_name(f"{self.name}.{function}.{machine_code.target()}.bin")
-        address = machine_code.load(kept)
-        if address is None:
-            made = self.names()[function]
-            packed = machine_code.pack(made)
-            if packed is not None:
-                try:
-                    kept.unlink(missing_ok=True)  # a damaged one
-                    _write_once(kept, packed)
-                except OSError as error:
-                    _warn_unwritable(kept.parent, error)
-            address = int(made.address)
+        name = f"{self.name}.{function}.{machine_code.target()}.bin"
+        try:
+            with PrivateFolder(self.path.parent) as folder:
+                address = _loaded(folder, name)
+                if address is None:
+                    made = self.names()[function]
+                    packed = machine_code.pack(made, name)
+                    address = int(made.address)
+                    if packed is not None:
+                        folder.write(name, packed)
+        except OSError as error:
+            _warn_unkept(self.path.parent, error)
+            address = int(self.names()[function].address)
         return address
 
     def names(self) -> dict[str, Any]:
@@ -111,48 +129,40 @@ def keep(name: str, source: str, also: str = "") -> Generated:
     digest = hashlib.sha256(f"{thalweg.__version__}\n{also}\n{source}".encode()).hexdigest()[:16]
     path = folder() / f"{name}_{digest}.py"
     try:
-        _write_once(path, source.encode())
+        with PrivateFolder(path.parent) as place:
+            if not place.holds(path.name):
+                place.write(path.name, source.encode())
     except OSError as error:
-        _warn_unwritable(path.parent, error)
+        _warn_unkept(path.parent, error)
         return Generated(path.stem, source, None)
     return Generated(path.stem, source, path)
 
 
-def _write_once(path: Path, content: bytes) -> None:
-    """Create the file whole, or leave the one that is there.
-
-    Two processes may do this at once. Each writes a file of its own and links it to the name; the
-    second link fails, and its content was the same.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if not os.access(path.parent, os.W_OK):
-        raise PermissionError(f"{path.parent} is not writable")
-    if path.exists():
-        return
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
+def _loaded(folder: PrivateFolder, name: str) -> int | None:
+    """The address of what a file holds; None if it is not there, or not as it was written."""
     try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-        try:
-            os.link(temporary, path)
-        except FileExistsError:
-            pass
-        except OSError:  # a file system without links
-            os.replace(temporary, path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
+        return machine_code.load(folder.read(name), name)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        _warn(f"thalweg does not use the machine code in {folder.path / name} ({reason}) and "
+              "compiles it anew. Remove the file if it is none of yours.")  # fmt: skip
+        return None
 
 
 _warned = False
 
 
-def _warn_unwritable(where: Path, error: OSError) -> None:
+def _warn_unkept(where: Path, error: OSError) -> None:
+    _warn(f"thalweg cannot keep its kernels in {where} ({error.strerror or error}); they are "
+          "compiled anew in each process. Set THALWEG_CACHE to a folder that you can write to, and "
+          "nobody else.")  # fmt: skip
+
+
+def _warn(message: str) -> None:
+    """Once in a process: one folder gives the same reason for every kernel."""
     global _warned
     if not _warned:
         _warned = True
-        warnings.warn(
-            f"thalweg cannot keep its kernels in {where} ({error.strerror or error}); they are "
-            "compiled anew in each process. Set THALWEG_CACHE to a folder that can be written to.",
-            RuntimeWarning,
-            stacklevel=2,
-        )
+        warnings.warn(message, RuntimeWarning, stacklevel=3)

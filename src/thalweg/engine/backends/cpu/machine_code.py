@@ -8,16 +8,22 @@ later process hands it to LLVM's loader, which takes milliseconds.
 import ctypes
 import functools
 import hashlib
+import importlib.metadata
 import json
+import os
 import platform
 import struct
 from pathlib import Path
 from typing import Any
 
+# Settings of Numba's that change nothing in the code of one thread's kernel.
+_NO_CODE = ("NUMBA_CACHE_", "NUMBA_NUM_THREADS", "NUMBA_THREADING_LAYER", "NUMBA_WARNINGS")
+_SETTINGS = Path(".numba_config.yaml")  # which Numba reads where a program starts
+
 
 @functools.cache
 def target() -> str:
-    """A short name of what the code was compiled for: this processor and these compilers."""
+    """A short name of what the code was compiled for: this processor, compilers and settings."""
     import llvmlite
     from llvmlite import binding
 
@@ -25,16 +31,27 @@ def target() -> str:
         platform.machine(),
         platform.system(),
         llvmlite.__version__,
+        importlib.metadata.version("numba"),
         binding.get_host_cpu_name(),
         binding.get_host_cpu_features().flatten(),
+        *_settings(),
     ]
-    return hashlib.sha256("\n".join(facts).encode()).hexdigest()[:8]
+    return hashlib.sha256("\n".join(facts).encode()).hexdigest()[:16]
 
 
-def pack(function: Any) -> bytes | None:
-    """A compiled Numba ``cfunc`` as bytes; None if it cannot be kept.
+def _settings() -> list[str]:
+    chosen = (name for name in os.environ if name.startswith("NUMBA_"))
+    found = [f"{name}={os.environ[name]}" for name in chosen if not name.startswith(_NO_CODE)]
+    if _SETTINGS.is_file():
+        found.append(_SETTINGS.read_text(errors="replace"))
+    return sorted(found)
 
-    The first line describes the rest: the symbol to call, the symbols it calls, a digest.
+
+def pack(function: Any, name: str) -> bytes | None:
+    """A compiled Numba ``cfunc`` as the content of a file; None if it cannot be kept.
+
+    The first line is a digest of the file's name and all that follows: a line that names the symbol
+    to call and the symbols it calls, and the code.
     """
     try:
         library, symbol = function._library, function._wrapper_name
@@ -44,34 +61,47 @@ def pack(function: Any) -> bytes | None:
     calls = _undefined(code)
     if calls is None:
         return None
-    header = {"symbol": symbol, "calls": calls, "sha256": hashlib.sha256(code).hexdigest()}
-    return json.dumps(header).encode() + b"\n" + code
+    rest = json.dumps({"symbol": symbol, "calls": calls}).encode() + b"\n" + code
+    return _digest(name, rest) + b"\n" + rest
 
 
-def load(path: Path) -> int | None:
-    """The address of the function that a file holds, or None if there is none or it is damaged."""
+def load(content: bytes, name: str) -> int:
+    """The address of the function that a file holds.
+
+    The digest is against accidents; whose the file is has been asked before.
+
+    Args:
+        content: of the file.
+        name: of the file.
+
+    Raises:
+        ValueError: it is not what :func:`pack` gave for this name, or calls what is not there.
+    """
     from llvmlite import binding
 
-    try:
-        first, code = path.read_bytes().split(b"\n", 1)
-        header = json.loads(first)
-        symbol, calls, digest = header["symbol"], header["calls"], header["sha256"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    if hashlib.sha256(code).hexdigest() != digest:
-        return None
+    digest, _, rest = content.partition(b"\n")
+    if digest != _digest(name, rest):
+        raise ValueError("it is damaged, or was written under another name")
+    first, code = rest.split(b"\n", 1)
+    header = json.loads(first)
     process = ctypes.CDLL(None)
-    for name in calls:
+    for called in header["calls"]:
         try:
-            called = ctypes.cast(getattr(process, name), ctypes.c_void_p).value
+            place = ctypes.cast(getattr(process, called), ctypes.c_void_p).value
         except AttributeError:  # LLVM would end the process over a symbol it cannot resolve
-            return None
-        binding.add_symbol(name, called)
+            raise ValueError(f"it calls {called}, which is not there") from None
+        binding.add_symbol(called, place)
     engine = _engine()
     engine.add_object_file(binding.object_file.ObjectFileRef.from_data(code))
     engine.finalize_object()
-    address: int = engine.get_function_address(symbol)
-    return address or None
+    address: int = engine.get_function_address(header["symbol"])
+    if not address:
+        raise ValueError("it lacks its function")
+    return address
+
+
+def _digest(name: str, rest: bytes) -> bytes:
+    return hashlib.sha256(name.encode() + b"\n" + rest).hexdigest().encode()
 
 
 def _undefined(code: bytes) -> list[str] | None:
