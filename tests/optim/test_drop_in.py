@@ -57,6 +57,26 @@ def test_step_hooks_fire_once_in_torchs_order(name: str) -> None:
     assert record(optim) == record(torch.optim) == ["global pre", "pre", "post", "global post"]
 
 
+@pytest.mark.parametrize("name", (*SHARED, "LBFGS"))
+def test_hooks_run_once_around_a_subclasss_step(name: str) -> None:
+    class Own(getattr(optim, name)):  # type: ignore[misc]
+        def step(self, closure: Any = None) -> Any:
+            calls.append("before")
+            loss = super().step(closure)
+            calls.append("after")
+            return loss
+
+    calls: list[str] = []
+    params = parameters()
+    getattr(optim, name)(params)  # torch wraps a class's step when it first makes an instance
+    optimizer = Own(params)
+    optimizer.register_step_pre_hook(lambda *_: calls.append("pre"))
+    optimizer.register_step_post_hook(lambda *_: calls.append("post"))
+    for each in (optimizer, copy.deepcopy(optimizer)):
+        each.step(lambda: torch.tensor(1.0))
+    assert calls == ["pre", "before", "after", "post", "before", "after"]
+
+
 def test_a_pre_hook_may_replace_the_arguments() -> None:
     optimizer = optim.SGD(parameters())
     optimizer.register_step_pre_hook(lambda opt, args, kwargs: ((opt, lambda: 42.0), {}))

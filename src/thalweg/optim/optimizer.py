@@ -277,7 +277,8 @@ class Optimizer(torch.optim.Optimizer):
         Returns:
             The closure's result, or None.
         """
-        if is_observed(self):
+        # A subclass's own step is wrapped by torch, which has run the hooks before it came here.
+        if is_observed(self) and type(self).step is Optimizer.step:
             return observed_step(self, self._step, closure)
         return self._step(closure)
 
