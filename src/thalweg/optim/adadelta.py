@@ -7,7 +7,7 @@ Paper: Zeiler, "ADADELTA: An Adaptive Learning Rate Method", 2012, Algorithm 1, 
 from typing import Any
 
 from thalweg.optim.optimizer import Number, Optimizer, Params, Transforms
-from thalweg.optim.options import given
+from thalweg.optim.options import given_but_fused
 from thalweg.ranges import NON_NEGATIVE, Range
 from thalweg.rule import Rule, sqrt
 from thalweg.transforms import l2_decay, maximized
@@ -72,4 +72,4 @@ class Adadelta(Optimizer):
         fused: bool | None = None,
         transforms: Transforms = (),
     ) -> None:
-        super().__init__(params, given(locals()), transforms)
+        super().__init__(params, given_but_fused(locals()), transforms, fused=fused)

@@ -5,10 +5,11 @@ AMSGrad: Reddi, Kale and Kumar, "On the Convergence of Adam and Beyond", 2018, A
 moments without bias correction, as torch has it.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 from thalweg.optim.optimizer import Number, Optimizer, Params, Transforms
-from thalweg.optim.options import given
+from thalweg.optim.options import check_tensor_options, given
 from thalweg.ranges import FRACTION, NON_NEGATIVE
 from thalweg.rule import Rule, lerp, maximum, sqrt
 from thalweg.transforms import maximized, switchable_decay
@@ -85,3 +86,7 @@ class Adam(Optimizer):
         transforms: Transforms = (),
     ) -> None:
         super().__init__(params, given(locals()), transforms)
+
+    def check_options(self, group: Mapping[str, Any]) -> None:
+        super().check_options(group)
+        check_tensor_options(self._name, group)

@@ -7,7 +7,7 @@ no eps; like torch's, this one adds it to |g| before the maximum, so that the no
 from typing import Any
 
 from thalweg.optim.optimizer import Number, Optimizer, Params, Transforms
-from thalweg.optim.options import given
+from thalweg.optim.options import given_but_fused
 from thalweg.ranges import FRACTION, NON_NEGATIVE
 from thalweg.rule import Rule, abs, lerp, maximum
 from thalweg.transforms import l2_decay, maximized
@@ -70,4 +70,4 @@ class Adamax(Optimizer):
         fused: bool | None = None,
         transforms: Transforms = (),
     ) -> None:
-        super().__init__(params, given(locals()), transforms)
+        super().__init__(params, given_but_fused(locals()), transforms, fused=fused)

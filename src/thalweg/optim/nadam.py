@@ -7,7 +7,7 @@ schedule of its section 3 (0.96 as in the paper, momentum_decay for its 1/250).
 from typing import Any
 
 from thalweg.optim.optimizer import Number, Optimizer, Params, Transforms
-from thalweg.optim.options import given
+from thalweg.optim.options import given_but_fused
 from thalweg.ranges import FRACTION, NON_NEGATIVE
 from thalweg.rule import Rule, State, lerp, sqrt
 from thalweg.transforms import maximized, switchable_decay
@@ -91,4 +91,4 @@ class NAdam(Optimizer):
         fused: bool | None = None,
         transforms: Transforms = (),
     ) -> None:
-        super().__init__(params, given(locals()), transforms)
+        super().__init__(params, given_but_fused(locals()), transforms, fused=fused)

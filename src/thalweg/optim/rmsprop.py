@@ -8,7 +8,7 @@ with eps added to the root, as torch has it.
 from typing import Any
 
 from thalweg.optim.optimizer import Number, Optimizer, Params, Transforms
-from thalweg.optim.options import given
+from thalweg.optim.options import given_but_fused
 from thalweg.ranges import NON_NEGATIVE
 from thalweg.rule import Rule, lerp, sqrt
 from thalweg.transforms import l2_decay, maximized
@@ -92,4 +92,4 @@ class RMSprop(Optimizer):
         fused: bool | None = None,
         transforms: Transforms = (),
     ) -> None:
-        super().__init__(params, given(locals()), transforms)
+        super().__init__(params, given_but_fused(locals()), transforms, fused=fused)

@@ -8,7 +8,7 @@ without backtracking (the variant that Igel and Hüsken, 2000, call iRprop-).
 from typing import Any
 
 from thalweg.optim.optimizer import Number, Optimizer, Params, Transforms
-from thalweg.optim.options import given
+from thalweg.optim.options import given_but_fused
 from thalweg.ranges import ANY, NON_NEGATIVE, Range
 from thalweg.rule import Rule, clip, sign, where
 from thalweg.transforms import maximized
@@ -78,4 +78,4 @@ class Rprop(Optimizer):
         fused: bool | None = None,
         transforms: Transforms = (),
     ) -> None:
-        super().__init__(params, given(locals()), transforms)
+        super().__init__(params, given_but_fused(locals()), transforms, fused=fused)

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from thalweg.optim.optimizer import Number, Optimizer, Params, Transforms
-from thalweg.optim.options import given
+from thalweg.optim.options import given_but_fused
 from thalweg.ranges import FRACTION, POSITIVE
 from thalweg.rule import Rule, lerp, sqrt
 from thalweg.transforms import maximized
@@ -73,7 +73,7 @@ class SparseAdam(Optimizer):
         fused: bool | None = None,
         transforms: Transforms = (),
     ) -> None:
-        super().__init__(params, given(locals()), transforms)
+        super().__init__(params, given_but_fused(locals()), transforms, fused=fused)
 
     def check_parameter(self, k: int, p: Any) -> None:
         super().check_parameter(k, p)
