@@ -16,6 +16,7 @@ from torch.optim import optimizer as torch_optimizer
 import thalweg.optim as optim
 from tests.optim.problems import SHARED, SHARED_FULLEST, Case, bits, snapshot
 
+ALL = (*SHARED, "SparseAdam", "LBFGS")
 every_optimizer = pytest.mark.parametrize("name", SHARED)
 
 
@@ -28,17 +29,41 @@ def parameters(count: int = 2, dtype: torch.dtype = torch.float32) -> list[Tenso
 
 def test_it_is_a_torch_optimizer() -> None:
     """GradScaler, schedulers and trainers ask for one."""
-    for name in (*SHARED, "SparseAdam"):
+    for name in ALL:
         cls = getattr(optim, name)
+        assert issubclass(cls, getattr(torch.optim, name))
         assert issubclass(cls, torch.optim.Optimizer)
-        assert not issubclass(cls, getattr(torch.optim, name))
         assert cls.__name__ == name
+    assert issubclass(optim.AdamW, optim.Adam)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_nothing_of_torchs_class_of_the_same_name_runs(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for cls in getattr(torch.optim, name).__mro__:
+        if cls in (torch.optim.Optimizer, object):
+            break
+        for method in [key for key, value in vars(cls).items() if callable(value)]:
+            monkeypatch.setattr(cls, method, None)
+    params = parameters()
+    if name == "SparseAdam":
+        for p in params:
+            p.grad = p.detach().to_sparse()
+    optimizer = getattr(optim, name)(params)
+    for each in (optimizer, copy.deepcopy(optimizer), pickle.loads(pickle.dumps(optimizer))):
+        for p, given in zip(each.param_groups[0]["params"], params, strict=True):
+            p.grad = given.grad
+        each.step(lambda: torch.tensor(1.0))
+        each.load_state_dict(each.state_dict())
+        each.zero_grad()
+        assert repr(each).startswith(name)
 
 
 # ------------------------------------------------------------------------------------------ groups
 
 
-@pytest.mark.parametrize("name", [*SHARED, "SparseAdam", "LBFGS"])
+@pytest.mark.parametrize("name", ALL)
 def test_groups_and_defaults_have_torchs_keys(name: str) -> None:
     ours, theirs = (getattr(library, name)(parameters()) for library in (optim, torch.optim))
     assert ours.defaults.keys() == theirs.defaults.keys()

@@ -8,6 +8,8 @@ moments without bias correction, as torch has it.
 from collections.abc import Mapping
 from typing import Any
 
+import torch
+
 from thalweg.optim.optimizer import Number, Optimizer, Params, Transforms
 from thalweg.optim.options import check_tensor_options, given
 from thalweg.ranges import FRACTION, NON_NEGATIVE
@@ -28,7 +30,7 @@ def adam(p: Any, g: Any, s: Any, h: Any) -> Any:
 STATES = {"exp_avg": 0.0, "exp_avg_sq": 0.0, "max_exp_avg_sq": 0.0}
 
 
-class Adam(Optimizer):
+class Adam(Optimizer, torch.optim.Adam):
     """Adam: steps of about lr, from running means of the gradient and of its square.
 
     ::

@@ -6,6 +6,8 @@ no eps; like torch's, this one adds it to |g| before the maximum, so that the no
 
 from typing import Any
 
+import torch
+
 from thalweg.optim.optimizer import Number, Optimizer, Params, Transforms
 from thalweg.optim.options import given_but_fused
 from thalweg.ranges import FRACTION, NON_NEGATIVE
@@ -19,7 +21,7 @@ def adamax(p: Any, g: Any, s: Any, h: Any) -> Any:
     return p - h.lr / (1 - h.beta1**h.step) * s.exp_avg / s.exp_inf
 
 
-class Adamax(Optimizer):
+class Adamax(Optimizer, torch.optim.Adamax):
     """Adamax: steps bounded by lr, from the running mean and the running maximum of the gradient.
 
     ::

@@ -7,6 +7,8 @@ Descent", 2010, section 5.
 
 from typing import Any
 
+import torch
+
 from thalweg.optim.optimizer import Number, Optimizer, Params, Transforms
 from thalweg.optim.options import given_but_fused
 from thalweg.ranges import ANY, NON_NEGATIVE
@@ -22,7 +24,7 @@ def asgd(p: Any, g: Any, s: Any, h: Any) -> Any:
     return p
 
 
-class ASGD(Optimizer):
+class ASGD(Optimizer, torch.optim.ASGD):
     """ASGD: gradient descent with a falling rate, and the average of its iterates from t0 on.
 
     ::

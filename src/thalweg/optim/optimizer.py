@@ -84,6 +84,8 @@ class Optimizer(torch.optim.Optimizer):
         RuntimeError: ``fused`` together with ``foreach`` or ``differentiable``.
     """
 
+    # A class here has torch's of the same name as its last base, for isinstance alone: what is
+    # defined in this class is found first, and calls torch.optim.Optimizer's by name.
     rule: ClassVar[Rule]
     transforms: ClassVar[Sequence[Transform]] = ()
     ranges: ClassVar[Ranges] = {"lr": NON_NEGATIVE}
@@ -108,7 +110,7 @@ class Optimizer(torch.optim.Optimizer):
         self.fused = fused
         self.defaults = with_transforms(self._name, defaults, self.added_transforms)
         self._check_defaults()
-        super().__init__(listed(self._name, params), self.defaults)
+        torch.optim.Optimizer.__init__(self, listed(self._name, params), self.defaults)
 
     def _check_defaults(self) -> None:
         """Raise for a wrong option before the parameters are looked at, as torch does."""
@@ -459,4 +461,4 @@ class Optimizer(torch.optim.Optimizer):
         self.forget_engine()
         if "state" in rest:
             self.state = rest.pop("state")
-        super().__setstate__(rest)
+        torch.optim.Optimizer.__setstate__(self, rest)

@@ -6,6 +6,8 @@ with torch's threshold (rho > 5 where the paper has 4).
 
 from typing import Any
 
+import torch
+
 from thalweg.optim.optimizer import Number, Optimizer, Params, Transforms
 from thalweg.optim.options import given_but_fused
 from thalweg.ranges import FRACTION, NON_NEGATIVE
@@ -24,7 +26,7 @@ def radam(p: Any, g: Any, s: Any, h: Any) -> Any:
     return p - h.lr / bias1 * s.exp_avg * where(rho > 5, adaptive, 1)
 
 
-class RAdam(Optimizer):
+class RAdam(Optimizer, torch.optim.RAdam):
     """RAdam: momentum alone while the second moment rests on too few gradients, then Adam.
 
     ::

@@ -7,6 +7,8 @@ with eps added to the root, as torch has it.
 
 from typing import Any
 
+import torch
+
 from thalweg.optim.optimizer import Number, Optimizer, Params, Transforms
 from thalweg.optim.options import given_but_fused
 from thalweg.ranges import NON_NEGATIVE
@@ -26,7 +28,7 @@ def rmsprop(p: Any, g: Any, s: Any, h: Any) -> Any:
     return p - h.lr * g / denominator
 
 
-class RMSprop(Optimizer):
+class RMSprop(Optimizer, torch.optim.RMSprop):
     """RMSprop: the gradient divided by a running root of its mean square.
 
     ::

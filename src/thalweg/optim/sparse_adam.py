@@ -8,6 +8,8 @@ gradient is absent. The lazy form is torch's; the paper does not treat it.
 from collections.abc import Mapping
 from typing import Any
 
+import torch
+
 from thalweg.optim.optimizer import Number, Optimizer, Params, Transforms
 from thalweg.optim.options import given_but_fused
 from thalweg.ranges import FRACTION, POSITIVE
@@ -22,7 +24,7 @@ def sparse_adam(p: Any, g: Any, s: Any, h: Any) -> Any:
     return p - h.lr * sqrt(bias2) / bias1 * s.exp_avg / (sqrt(s.exp_avg_sq) + h.eps)
 
 
-class SparseAdam(Optimizer):
+class SparseAdam(Optimizer, torch.optim.SparseAdam):
     """Adam on the rows that a sparse gradient holds; the other rows and their means stand still.
 
     ::
