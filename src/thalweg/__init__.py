@@ -9,6 +9,7 @@ from typing import Any
 
 from thalweg import schedules
 from thalweg.engine.explain import Text, explain_optimizer, has_rule, show_config
+from thalweg.in_place import install, uninstall
 from thalweg.optim.define import optimizer
 from thalweg.range_test import LRFound, lr_find
 
@@ -16,10 +17,12 @@ __all__ = [
     "LRFound",
     "__version__",
     "explain",
+    "install",
     "lr_find",
     "optimizer",
     "schedules",
     "show_config",
+    "uninstall",
 ]
 
 
