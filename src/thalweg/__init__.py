@@ -10,6 +10,7 @@ from typing import Any
 from thalweg import schedules
 from thalweg.diagnosis import Diagnosis, doctor
 from thalweg.engine.explain import Text, explain_optimizer, has_rule, show_config
+from thalweg.in_place import install, uninstall
 from thalweg.optim.define import optimizer
 from thalweg.range_test import LRFound, lr_find
 
@@ -19,10 +20,12 @@ __all__ = [
     "__version__",
     "doctor",
     "explain",
+    "install",
     "lr_find",
     "optimizer",
     "schedules",
     "show_config",
+    "uninstall",
 ]
 
 

@@ -507,18 +507,34 @@ def test_real_numbers_do_not_stand_for_complex_ones(what: str, fused) -> None:
     assert not memory.any(), "nothing is written beside four real numbers"
 
 
-@pytest.mark.parametrize("kind", ["param", "state"])
-def test_fused_true_is_a_kernel_or_an_error(kind: str) -> None:
-    p = Parameter(torch.ones(4, 4)[:, ::2] if kind == "param" else torch.ones(4))
+@pytest.mark.parametrize("fused", [None, True, False])
+def test_a_state_of_integers_is_refused(fused: bool | None) -> None:
+    p = Parameter(torch.ones(4))
     p.grad = torch.ones_like(p)
-    optimizer = optim.Adam([p], fused=True)
-    if kind == "state":
-        optimizer.state[p] = {"exp_avg": torch.ones(4).to_sparse().to_dense().int()}
-    with pytest.raises(
-        RuntimeError, match=r"fused=True, but parameter 0 of group 0.*has no kernel"
-    ):
+    optimizer = optim.Adam([p], fused=fused)
+    optimizer.state[p] = {"exp_avg": torch.ones(4).int()}
+    with pytest.raises(RuntimeError, match=r"state 'exp_avg'.*torch.int32"):
         optimizer.step()
     assert (p == 1).all()
+
+
+def test_fused_true_without_a_kernel_warns_and_is_right() -> None:
+    p, twin = (Parameter(torch.ones(4, 4)[:, ::2]) for _ in range(2))
+    p.grad, twin.grad = torch.ones_like(p), torch.ones_like(twin)
+    optimizers = optim.Adam([p], fused=True), optim.Adam([twin], fused=False)
+    with pytest.warns(UserWarning, match=r"fused=True, but there is no kernel where"):
+        optimizers[0].step()
+    optimizers[1].step()
+    assert torch.equal(p, twin)
+    assert (p < 1).all()
+
+
+def test_fused_true_is_refused_where_torch_refuses_it() -> None:
+    p = Parameter(torch.ones(4, device="meta"))
+    p.grad = torch.ones_like(p)
+    for library in (optim, torch.optim):
+        with pytest.raises(RuntimeError, match="fused=True"):
+            library.Adam([p], fused=True).step()
 
 
 def test_share_memory_keeps_going() -> None:

@@ -47,6 +47,7 @@ class Owner:
             for group, weight in zip(shapes, (0.25, 0.75), strict=True)
         ]
         self.state = OptimizerState()
+        self.fused: bool | None = None
         self.values = [[draw(*shape) for shape in group] for group in shapes]
         self.engine = Engine(Rule(halfway, {"seen": 0.0}), self, self.values)
         self.plans = 0

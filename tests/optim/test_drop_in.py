@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import copy
+import pickle
+from collections import UserList
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -13,6 +16,7 @@ from torch.optim import optimizer as torch_optimizer
 import thalweg.optim as optim
 from tests.optim.problems import SHARED, SHARED_FULLEST, Case, bits, snapshot
 
+ALL = (*SHARED, "SparseAdam", "LBFGS")
 every_optimizer = pytest.mark.parametrize("name", SHARED)
 
 
@@ -25,11 +29,89 @@ def parameters(count: int = 2, dtype: torch.dtype = torch.float32) -> list[Tenso
 
 def test_it_is_a_torch_optimizer() -> None:
     """GradScaler, schedulers and trainers ask for one."""
-    for name in (*SHARED, "SparseAdam"):
+    for name in ALL:
         cls = getattr(optim, name)
+        assert issubclass(cls, getattr(torch.optim, name))
         assert issubclass(cls, torch.optim.Optimizer)
-        assert not issubclass(cls, getattr(torch.optim, name))
         assert cls.__name__ == name
+    assert issubclass(optim.AdamW, optim.Adam)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_nothing_of_torchs_class_of_the_same_name_runs(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for cls in getattr(torch.optim, name).__mro__:
+        if cls in (torch.optim.Optimizer, object):
+            break
+        for method in [key for key, value in vars(cls).items() if callable(value)]:
+            monkeypatch.setattr(cls, method, None)
+    params = parameters()
+    if name == "SparseAdam":
+        for p in params:
+            p.grad = p.detach().to_sparse()
+    optimizer = getattr(optim, name)(params)
+    for each in (optimizer, copy.deepcopy(optimizer), pickle.loads(pickle.dumps(optimizer))):
+        for p, given in zip(each.param_groups[0]["params"], params, strict=True):
+            p.grad = given.grad
+        each.step(lambda: torch.tensor(1.0))
+        each.load_state_dict(each.state_dict())
+        each.zero_grad()
+        assert repr(each).startswith(name)
+
+
+# ------------------------------------------------------------------------------------------ groups
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_groups_and_defaults_have_torchs_keys(name: str) -> None:
+    ours, theirs = (getattr(library, name)(parameters()) for library in (optim, torch.optim))
+    assert ours.defaults.keys() == theirs.defaults.keys()
+    assert ours.param_groups[0].keys() == theirs.param_groups[0].keys()
+    saved, other = (o.state_dict()["param_groups"][0] for o in (ours, theirs))
+    assert saved.keys() == other.keys()
+
+
+@pytest.mark.parametrize("name", ["Rprop", "NAdam"])
+def test_fused_is_kept_where_groups_have_no_place_for_it(name: str) -> None:
+    def backends(optimizer: Any) -> set[str]:
+        optimizer.step()
+        return {choice.backend for choice in optimizer._engine.choices.values()}
+
+    params = parameters()
+    optimizer = getattr(optim, name)(params, fused=False)
+    for each in (optimizer, copy.deepcopy(optimizer), pickle.loads(pickle.dumps(optimizer))):
+        for p in each.param_groups[0]["params"]:
+            p.grad = torch.ones_like(p)
+        assert backends(each) == {"eager"}
+    other = getattr(optim, name)(params)
+    assert backends(other) == {"cpu"}
+    optimizer.load_state_dict(other.state_dict())
+    assert backends(optimizer) == {"eager"}
+    optimizer.param_groups[0]["fused"] = None  # a group may say otherwise
+    assert backends(optimizer) == {"cpu"}
+
+
+@pytest.mark.parametrize("kind", [list, np.array, torch.tensor, UserList])
+def test_a_pair_may_be_any_sequence(kind: Any) -> None:
+    params, twins = parameters(), parameters()
+    optimizer = optim.Adam(params, betas=kind([0.5, 0.75]))
+    twin = optim.Adam(twins, betas=(0.5, 0.75))
+    for each in (optimizer, twin):
+        each.step()
+        each.step()
+    assert bits(params) == bits(twins)
+    optimizer.load_state_dict(optimizer.state_dict())
+
+
+def test_a_tensor_lr_goes_with_foreach_but_for_adam() -> None:
+    for name in SHARED:
+        for library in (torch.optim, optim):
+            if name in ("Adam", "AdamW"):
+                with pytest.raises(ValueError, match="lr as a Tensor is not supported"):
+                    getattr(library, name)(parameters(), lr=torch.tensor(0.1), foreach=True)
+            else:
+                getattr(library, name)(parameters(), lr=torch.tensor(0.1), foreach=True).step()
 
 
 # ------------------------------------------------------------------------------------------- hooks
@@ -55,6 +137,26 @@ def test_step_hooks_fire_once_in_torchs_order(name: str) -> None:
         return calls
 
     assert record(optim) == record(torch.optim) == ["global pre", "pre", "post", "global post"]
+
+
+@pytest.mark.parametrize("name", [*SHARED, "LBFGS"])
+def test_hooks_run_once_around_a_subclasss_step(name: str) -> None:
+    class Own(getattr(optim, name)):  # type: ignore[misc]
+        def step(self, closure: Any = None) -> Any:
+            calls.append("before")
+            loss = super().step(closure)
+            calls.append("after")
+            return loss
+
+    calls: list[str] = []
+    params = parameters()
+    getattr(optim, name)(params)  # torch wraps a class's step when it first makes an instance
+    optimizer = Own(params)
+    optimizer.register_step_pre_hook(lambda *_: calls.append("pre"))
+    optimizer.register_step_post_hook(lambda *_: calls.append("post"))
+    for each in (optimizer, copy.deepcopy(optimizer)):
+        each.step(lambda: torch.tensor(1.0))
+    assert calls == ["pre", "before", "after", "post", "before", "after"]
 
 
 def test_a_pre_hook_may_replace_the_arguments() -> None:

@@ -64,6 +64,11 @@ def check_state(rule: Rule, name: str, slot: Slot, tensor: torch.Tensor) -> None
             f"{what} is {tensor.dtype}, the parameter {slot.param.dtype}; both must be complex, or "
             "neither. Delete the entry to start it anew"
         )
+    if form is None and not (tensor.is_floating_point() or tensor.is_complex()):
+        raise RuntimeError(
+            f"{what} is {tensor.dtype}, which cannot hold it; it must be a floating-point dtype. "
+            "Delete the entry to start it anew"
+        )
     if form is not None and memory_order(tensor) != memory_order(slot.param):
         raise RuntimeError(
             f"{what} is stored in blocks along the memory of another layout than the parameter's. "

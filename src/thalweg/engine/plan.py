@@ -22,7 +22,7 @@ from thalweg.engine.interrupts import uninterrupted
 from thalweg.engine.scalars import ScalarStates
 from thalweg.engine.slots import GradientKind, Group, Slot, Values, slots_of
 from thalweg.engine.state import Access, FormerEntries, OptimizerState
-from thalweg.engine.support import Choice, GradientPolicy, check_gradient, choose
+from thalweg.engine.support import Choice, GradientPolicy, check_gradient, choose, warn_of_no_kernel
 from thalweg.rule import Program, Rule
 
 # Units that are kept for when the switches are set again as they were.
@@ -36,6 +36,7 @@ class Owner(GradientPolicy, Protocol):
 
     param_groups: list[dict[str, Any]]
     state: OptimizerState
+    fused: bool | None  # of groups that do not give it
 
     def check_options(self, options: Group) -> None:
         """Raise where an option is missing or out of its range."""
@@ -109,7 +110,8 @@ class Surroundings:
 
 def _switches(group: Group) -> tuple[Any, ...]:
     """The options that decide on the back end."""
-    return group.get("fused"), group.get("foreach"), group.get("differentiable")
+    fused = group.get("fused", ...)  # None, where the owner says otherwise, is a choice
+    return fused, group.get("foreach"), group.get("differentiable")
 
 
 class Planner:
@@ -136,7 +138,7 @@ class Planner:
         """Make a plan; states of parameters with a gradient are created.
 
         Raises:
-            RuntimeError: a gradient that cannot be used, ``fused=True`` without a kernel.
+            RuntimeError: a gradient that cannot be used; ``fused=True`` where it cannot be.
         """
         self.former.put_back(owner.state)
         self.take_slots(owner, values)
@@ -165,6 +167,7 @@ class Planner:
             kinds = (p.dtype, p.device, slot.kind, dtypes, *slot.formats.values())
             key = (backend.name, program, *kinds, apart)
             members[key].append(slot)
+        warn_of_no_kernel(self.rule, ((slot, plan.choices[slot.index]) for slot in backends))
         self.former.forget_unchanged(owner.state)
         for key, slots in members.items():
             plan.units += self._units_for(key, slots)
@@ -254,7 +257,7 @@ class Planner:
         """Number the parameters anew, keeping the scalar states of those that stay."""
         self._programs.clear()  # options may have changed
         before = {id(slot.param): slot for slot in self.slots}
-        slots = slots_of(owner.param_groups, values)
+        slots = slots_of(owner.param_groups, values, owner.fused)
         if [_identity(slot) for slot in slots] == [_identity(slot) for slot in self.slots]:
             return
         same = [id(slot.param) for slot in slots] == list(before)

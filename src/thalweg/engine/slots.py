@@ -41,11 +41,18 @@ class Slot:
         formats: how each operand is stored, once a unit is planned for it.
     """
 
-    __slots__ = ("formats", "group", "index", "kind", "name", "param", "state", "value")
+    __slots__ = ("_fused", "formats", "group", "index", "kind", "name", "param", "state", "value")
 
     def __init__(
-        self, index: int, group: Group, param: torch.Tensor, name: str, value: torch.Tensor | None
+        self,
+        index: int,
+        group: Group,
+        param: torch.Tensor,
+        name: str,
+        value: torch.Tensor | None,
+        fused: bool | None,
     ) -> None:
+        self._fused = fused
         self.index = index
         self.group = group
         self.param = param
@@ -54,6 +61,12 @@ class Slot:
         self.state: ParameterState | None = None
         self.kind: GradientKind | None = None
         self.formats: Mapping[str, Format] = {}
+
+    @property
+    def fused(self) -> bool | None:
+        """The option of its group, or the owner's where the group has none."""
+        fused: bool | None = self.group.get("fused", self._fused)
+        return fused
 
     @property
     def gradient(self) -> torch.Tensor | None:
@@ -84,8 +97,16 @@ class Slot:
         return f"the {'gradient' if self.value is None else 'value'} of {self.name}"
 
 
-def slots_of(groups: Sequence[Group], values: Values | None = None) -> list[Slot]:
-    """A slot for each parameter, once; ``values`` are parallel to the groups' parameters."""
+def slots_of(
+    groups: Sequence[Group], values: Values | None = None, fused: bool | None = None
+) -> list[Slot]:
+    """A slot for each parameter, once.
+
+    Args:
+        groups: the owner's.
+        values: parallel to the groups' parameters; None: their gradients.
+        fused: the option of groups that do not give it.
+    """
     slots: list[Slot] = []
     seen: set[int] = set()
     for number, group in enumerate(groups):
@@ -98,5 +119,5 @@ def slots_of(groups: Sequence[Group], values: Values | None = None) -> list[Slot
             name = f"{place} ({names[k]!r})" if names else place
             name = f"{name}, shape {tuple(param.shape)}"
             value = None if values is None else values[number][k]
-            slots.append(Slot(len(slots), group, param, name, value))
+            slots.append(Slot(len(slots), group, param, name, value, fused))
     return slots

@@ -1,8 +1,9 @@
 """What may be updated, by which back end, and why not by another."""
 
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 
@@ -10,6 +11,9 @@ from thalweg.engine.backends import chain
 from thalweg.engine.backends.base import Backend, Subject
 from thalweg.engine.slots import Group, Slot
 from thalweg.rule import Rule
+
+# Where torch has fused kernels of its own.
+TORCH_FUSES = ("cpu", "cuda", "hpu", "mps", "mtia", "xpu", "privateuseone")
 
 
 class GradientPolicy(Protocol):
@@ -88,16 +92,16 @@ def check_gradient(rule: Rule, owner: GradientPolicy, slot: Slot, g: torch.Tenso
 def choose(rule: Rule, subject: Subject) -> tuple[Backend, Choice]:
     """The back end for a parameter: the first of those it may use that nothing keeps from it.
 
-    ``fused=True`` asks for a kernel. ``fused=False`` asks for none: the rule then runs on one
-    tensor after another, or with ``foreach=True`` on lists of them.
+    ``fused=True`` asks for the best there is. ``fused=False`` asks for no kernel: the rule then
+    runs on one tensor after another, or with ``foreach=True`` on lists of them.
 
     Raises:
-        RuntimeError: ``fused=True``, and there is no kernel.
+        RuntimeError: ``fused=True``, and there is a kernel neither here nor in torch.
     """
-    group = subject.slot.group
+    slot = subject.slot
     obstacles: list[str] = []
     for backend in chain():
-        if (unwanted := _unwanted(backend.name, group)) is not None:
+        if (unwanted := _unwanted(backend.name, slot)) is not None:
             obstacles.append(unwanted)
             continue
         obstacle = backend.obstacle(subject)
@@ -105,20 +109,36 @@ def choose(rule: Rule, subject: Subject) -> tuple[Backend, Choice]:
             if backend.name == "cpu":
                 return backend, Choice(backend.name, backend.reason)
             return backend, Choice(backend.name, obstacles[0] if obstacles else backend.reason)
-        if backend.name == "cpu" and group.get("fused"):
+        if backend.name == "cpu" and slot.fused and not _may_be_fused(slot):
             raise RuntimeError(
-                f"{rule.name}: fused=True, but {subject.slot.name} has no kernel: {obstacle}. Use "
+                f"{rule.name}: fused=True, but {slot.name} has no kernel: {obstacle}. Use "
                 "fused=None to let it run without"
             )
         obstacles.append(obstacle)
     raise AssertionError("eager takes everything")
 
 
-def _unwanted(backend: str, group: Mapping[str, Any]) -> str | None:
-    """Why a group's options rule a back end out; None if they do not."""
-    fused, foreach = group.get("fused"), group.get("foreach")
-    if backend == "cpu" and fused is False:
+def _may_be_fused(slot: Slot) -> bool:
+    """Whether torch's own classes take ``fused=True`` for a parameter."""
+    device = slot.param.device.type
+    return device in TORCH_FUSES and not slot.group.get("differentiable")
+
+
+def warn_of_no_kernel(rule: Rule, choices: Iterable[tuple[Slot, Choice]]) -> None:
+    """Warn where ``fused=True`` was asked for and the best there is is no kernel."""
+    for reason in {c.reason for slot, c in choices if slot.fused and c.backend != "cpu"}:
+        warnings.warn(
+            f"{rule.name}: fused=True, but there is no kernel where {reason}; torch's operations "
+            "do it",
+            UserWarning,
+            stacklevel=2,
+        )
+
+
+def _unwanted(backend: str, slot: Slot) -> str | None:
+    """Why a parameter's options rule a back end out; None if they do not."""
+    if backend == "cpu" and slot.fused is False:
         return "fused=False"
-    if backend == "foreach" and foreach is False:
+    if backend == "foreach" and slot.group.get("foreach") is False:
         return "foreach=False"
     return None

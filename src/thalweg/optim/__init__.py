@@ -6,8 +6,9 @@
 """
 
 from importlib import import_module
-from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import torch
 
 from thalweg.optim.adadelta import Adadelta
 from thalweg.optim.adagrad import Adagrad
@@ -73,11 +74,15 @@ __all__ = [
     "swa_utils",
 ]
 
+TORCHS_MODULES = ("_functional", "_multi_tensor")  # what scripts take private functions from
 
-def __getattr__(name: str) -> ModuleType:
-    """Import what not every script needs when it is first asked for."""
+
+def __getattr__(name: str) -> Any:
+    """Import what not every script needs when it is first asked for; the rest is torch's own."""
     if name in ("lr_scheduler", "swa_utils"):
         return import_module(f"thalweg.optim.{name}")
+    if name in torch.optim.__all__ or name in TORCHS_MODULES:
+        return getattr(torch.optim, name)
     raise AttributeError(f"module 'thalweg.optim' has no attribute {name!r}")
 
 

@@ -6,8 +6,10 @@ Paper: Zeiler, "ADADELTA: An Adaptive Learning Rate Method", 2012, Algorithm 1, 
 
 from typing import Any
 
+import torch
+
 from thalweg.optim.optimizer import Number, Optimizer, Params, Transforms
-from thalweg.optim.options import given
+from thalweg.optim.options import given_but_fused
 from thalweg.ranges import NON_NEGATIVE, Range
 from thalweg.rule import Rule, sqrt
 from thalweg.transforms import l2_decay, maximized
@@ -20,7 +22,7 @@ def adadelta(p: Any, g: Any, s: Any, h: Any) -> Any:
     return p - h.lr * delta
 
 
-class Adadelta(Optimizer):
+class Adadelta(Optimizer, torch.optim.Adadelta):
     """Adadelta: steps in the parameter's own unit, from running means of g^2 and of the steps^2.
 
     ::
@@ -72,4 +74,4 @@ class Adadelta(Optimizer):
         fused: bool | None = None,
         transforms: Transforms = (),
     ) -> None:
-        super().__init__(params, given(locals()), transforms)
+        super().__init__(params, given_but_fused(locals()), transforms, fused=fused)

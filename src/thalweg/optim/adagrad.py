@@ -7,6 +7,8 @@ Optimization", 2011, the diagonal form of Figure 1 without a proximal term.
 from collections.abc import Mapping
 from typing import Any
 
+import torch
+
 from thalweg.optim.optimizer import Number, Optimizer, Params, Transforms
 from thalweg.optim.options import given
 from thalweg.ranges import NON_NEGATIVE
@@ -20,7 +22,7 @@ def adagrad(p: Any, g: Any, s: Any, h: Any) -> Any:
     return p - lr * g / (sqrt(s.sum) + h.eps)
 
 
-class Adagrad(Optimizer):
+class Adagrad(Optimizer, torch.optim.Adagrad):
     """Adagrad: each coordinate's rate falls with the sum of its squared gradients.
 
     ::

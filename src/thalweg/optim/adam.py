@@ -5,10 +5,13 @@ AMSGrad: Reddi, Kale and Kumar, "On the Convergence of Adam and Beyond", 2018, A
 moments without bias correction, as torch has it.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
+import torch
+
 from thalweg.optim.optimizer import Number, Optimizer, Params, Transforms
-from thalweg.optim.options import given
+from thalweg.optim.options import check_tensor_options, given
 from thalweg.ranges import FRACTION, NON_NEGATIVE
 from thalweg.rule import Rule, lerp, maximum, sqrt
 from thalweg.transforms import maximized, switchable_decay
@@ -27,7 +30,7 @@ def adam(p: Any, g: Any, s: Any, h: Any) -> Any:
 STATES = {"exp_avg": 0.0, "exp_avg_sq": 0.0, "max_exp_avg_sq": 0.0}
 
 
-class Adam(Optimizer):
+class Adam(Optimizer, torch.optim.Adam):
     """Adam: steps of about lr, from running means of the gradient and of its square.
 
     ::
@@ -85,3 +88,7 @@ class Adam(Optimizer):
         transforms: Transforms = (),
     ) -> None:
         super().__init__(params, given(locals()), transforms)
+
+    def check_options(self, group: Mapping[str, Any]) -> None:
+        super().check_options(group)
+        check_tensor_options(self._name, group)

@@ -6,8 +6,10 @@ no eps; like torch's, this one adds it to |g| before the maximum, so that the no
 
 from typing import Any
 
+import torch
+
 from thalweg.optim.optimizer import Number, Optimizer, Params, Transforms
-from thalweg.optim.options import given
+from thalweg.optim.options import given_but_fused
 from thalweg.ranges import FRACTION, NON_NEGATIVE
 from thalweg.rule import Rule, abs, lerp, maximum
 from thalweg.transforms import l2_decay, maximized
@@ -19,7 +21,7 @@ def adamax(p: Any, g: Any, s: Any, h: Any) -> Any:
     return p - h.lr / (1 - h.beta1**h.step) * s.exp_avg / s.exp_inf
 
 
-class Adamax(Optimizer):
+class Adamax(Optimizer, torch.optim.Adamax):
     """Adamax: steps bounded by lr, from the running mean and the running maximum of the gradient.
 
     ::
@@ -70,4 +72,4 @@ class Adamax(Optimizer):
         fused: bool | None = None,
         transforms: Transforms = (),
     ) -> None:
-        super().__init__(params, given(locals()), transforms)
+        super().__init__(params, given_but_fused(locals()), transforms, fused=fused)

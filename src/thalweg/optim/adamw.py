@@ -3,6 +3,8 @@
 Paper: Loshchilov and Hutter, "Decoupled Weight Decay Regularization", 2019, Algorithm 2.
 """
 
+import torch
+
 from thalweg.optim.adam import STATES, Adam, adam
 from thalweg.optim.optimizer import Number, Params, Transforms
 from thalweg.optim.options import given
@@ -10,7 +12,7 @@ from thalweg.rule import Rule
 from thalweg.transforms import decoupled_decay, maximized
 
 
-class AdamW(Adam):
+class AdamW(Adam, torch.optim.AdamW):
     """Adam whose weight decay acts on the parameter, not through the gradient.
 
     ::

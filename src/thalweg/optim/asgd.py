@@ -7,8 +7,10 @@ Descent", 2010, section 5.
 
 from typing import Any
 
+import torch
+
 from thalweg.optim.optimizer import Number, Optimizer, Params, Transforms
-from thalweg.optim.options import given
+from thalweg.optim.options import given_but_fused
 from thalweg.ranges import ANY, NON_NEGATIVE
 from thalweg.rule import Rule, State, maximum, where
 from thalweg.transforms import l2_decay, maximized
@@ -22,7 +24,7 @@ def asgd(p: Any, g: Any, s: Any, h: Any) -> Any:
     return p
 
 
-class ASGD(Optimizer):
+class ASGD(Optimizer, torch.optim.ASGD):
     """ASGD: gradient descent with a falling rate, and the average of its iterates from t0 on.
 
     ::
@@ -86,4 +88,4 @@ class ASGD(Optimizer):
         fused: bool | None = None,
         transforms: Transforms = (),
     ) -> None:
-        super().__init__(params, given(locals()), transforms)
+        super().__init__(params, given_but_fused(locals()), transforms, fused=fused)

@@ -121,6 +121,7 @@ class ModelAverage:
     def _forget(self) -> None:
         self.param_groups: list[dict[str, Any]] = []
         self.state = OptimizerState()
+        self.fused: bool | None = None
         self._options: dict[str, Any] = {}
         self._listed: tuple[ModuleTensors, ModuleTensors] | None = None
         self._one_by_one: list[Pair] = []

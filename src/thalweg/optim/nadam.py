@@ -6,8 +6,10 @@ schedule of its section 3 (0.96 as in the paper, momentum_decay for its 1/250).
 
 from typing import Any
 
+import torch
+
 from thalweg.optim.optimizer import Number, Optimizer, Params, Transforms
-from thalweg.optim.options import given
+from thalweg.optim.options import given_but_fused
 from thalweg.ranges import FRACTION, NON_NEGATIVE
 from thalweg.rule import Rule, State, lerp, sqrt
 from thalweg.transforms import maximized, switchable_decay
@@ -25,7 +27,7 @@ def nadam(p: Any, g: Any, s: Any, h: Any) -> Any:
     return p - (g_share * g + m_share * s.exp_avg) / denominator
 
 
-class NAdam(Optimizer):
+class NAdam(Optimizer, torch.optim.NAdam):
     """NAdam: Adam that looks ahead along the momentum.
 
     ::
@@ -91,4 +93,4 @@ class NAdam(Optimizer):
         fused: bool | None = None,
         transforms: Transforms = (),
     ) -> None:
-        super().__init__(params, given(locals()), transforms)
+        super().__init__(params, given_but_fused(locals()), transforms, fused=fused)

@@ -18,11 +18,11 @@ from thalweg.optim.group_checks import check_new_group, check_parameter, listed,
 from thalweg.optim.hooks import is_observed, observed_step
 from thalweg.optim.options import MODES as MODES
 from thalweg.optim.options import (
+    as_tuple,
     check_flags,
     check_known,
     check_modes,
     check_ranges,
-    check_tensor_options,
     check_transform,
     flags_in,
     with_transforms,
@@ -50,13 +50,14 @@ class Optimizer(torch.optim.Optimizer):
         defaults: every option's value for groups that do not give it.
         transforms: what to put around the rule, of :mod:`thalweg.transforms` or your own; each
             wraps what stands before it. Their options join the groups.
+        fused: the option below, of a class that keeps it out of its groups.
 
     Options every optimizer takes, as torch's do:
 
     - ``maximize``: ascend instead of descend.
     - ``fused``: None uses a kernel where there is one, elsewhere torch's operations on lists of
-      tensors or, where that cannot be, tensor by tensor; True uses a kernel or raises
-      ``RuntimeError`` saying why there is none; False uses none.
+      tensors or, where that cannot be, tensor by tensor; True does the same, and warns where
+      there is no kernel; False uses none.
     - ``differentiable``: let autograd see the step; runs eagerly. Numbers that are kept from step
       to step (ASGD's eta, Rprop's first step size) count as constants.
     - ``foreach``: without effect where there is a kernel, which updates all tensors at once.
@@ -71,6 +72,7 @@ class Optimizer(torch.optim.Optimizer):
         ranges: what each numeric option may be, but for those of transforms; set by the subclass,
             ``lr`` at least 0 by default.
         added_transforms: those of this optimizer, around those of its class.
+        fused: the option, of classes whose groups do not have it, since torch's have not.
         defaults, state, param_groups: as in torch. ``state[p]["step"]`` and other scalar states
             are 0-d float64 views into one tensor.
 
@@ -82,24 +84,42 @@ class Optimizer(torch.optim.Optimizer):
         RuntimeError: ``fused`` together with ``foreach`` or ``differentiable``.
     """
 
+    # A class here has torch's of the same name as its last base, for isinstance alone: what is
+    # defined in this class is found first, and calls torch.optim.Optimizer's by name.
     rule: ClassVar[Rule]
     transforms: ClassVar[Sequence[Transform]] = ()
     ranges: ClassVar[Ranges] = {"lr": NON_NEGATIVE}
 
     added_transforms: tuple[Transform, ...] = ()
+    fused: bool | None = None
 
     def __init__(
-        self, params: Params, defaults: dict[str, Any], transforms: Transforms = ()
+        self,
+        params: Params,
+        defaults: dict[str, Any],
+        transforms: Transforms = (),
+        *,
+        fused: bool | None = None,
     ) -> None:
-        entries = listed(self._name, params)
         defaults = dict(defaults)
         for each in self.transforms:
             for option, default in each.options.items():
                 defaults.setdefault(option, default)
         self.added_transforms = self._checked_transforms(transforms)
         self._updates = 0
-        defaults = with_transforms(self._name, defaults, self.added_transforms)
-        super().__init__(entries, defaults)
+        self.fused = fused
+        self.defaults = with_transforms(self._name, defaults, self.added_transforms)
+        self._check_defaults()
+        torch.optim.Optimizer.__init__(self, listed(self._name, params), self.defaults)
+
+    def _check_defaults(self) -> None:
+        """Raise for a wrong option before the parameters are looked at, as torch does."""
+        options = dict(self.defaults)
+        if any(value is required for value in options.values()) or self.ranges.keys() - options:
+            return  # the groups give them
+        options.pop("fused", None)  # torch looks at modes that exclude each other last
+        self.normalize_options(options)
+        self.check_options(options)
 
     @property
     def _name(self) -> str:
@@ -198,7 +218,7 @@ class Optimizer(torch.optim.Optimizer):
             if default is required and name not in group:
                 raise ValueError(f"{self._name}: a parameter group lacks the option {name!r}")
             group.setdefault(name, default)
-        self.flags_as_numbers(group)
+        self.normalize_options(group)
         self.check_options(group)
         check_new_group(self._name, group, self.param_groups)
         self.param_groups.append(group)
@@ -232,23 +252,30 @@ class Optimizer(torch.optim.Optimizer):
         for group, own in zip(self.param_groups, names, strict=True):
             group["param_names"] = own
 
-    def flags_as_numbers(self, group: dict[str, Any]) -> None:
-        """Make 0 of a ``weight_decay=False``, as torch computes with it."""
+    def normalize_options(self, group: dict[str, Any]) -> None:
+        """Make 0 of a ``weight_decay=False``, as torch computes with it, and tuples of sequences.
+
+        A ``fused`` of None is left out where the class keeps it out of its groups.
+        """
         for ranges in (self.ranges, *(each.ranges for each in self.all_transforms)):
-            for key in ranges:
+            for key, allowed in ranges.items():
                 if isinstance(group.get(key), bool):
                     group[key] = int(group[key])
+                if isinstance(allowed, tuple) and key in group:
+                    group[key] = as_tuple(group[key])
+        if "fused" not in self.defaults and group.get("fused", True) is None:
+            del group["fused"]
 
     def check_options(self, group: Mapping[str, Any]) -> None:
         """Raise for options that are wrong by themselves or together."""
         check_known(self._name, group, list(self.defaults))
         check_ranges(self._name, group, self.ranges)
-        check_flags(self._name, group, MODES)
+        modes = {"fused": self.fused, **group}
+        check_flags(self._name, modes, MODES)
         check_flags(self._name, group, flags_in(self.defaults))
         for each in self.all_transforms:
             check_transform(self._name, group, each)
-        check_modes(self._name, group)
-        check_tensor_options(self._name, group)
+        check_modes(self._name, modes)
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Drop every gradient, or with ``set_to_none=False`` fill it with zeros."""
@@ -277,7 +304,8 @@ class Optimizer(torch.optim.Optimizer):
         Returns:
             The closure's result, or None.
         """
-        if is_observed(self):
+        # A subclass's own step is wrapped by torch, which has run the hooks before it came here.
+        if is_observed(self) and type(self).step is Optimizer.step:
             return observed_step(self, self._step, closure)
         return self._step(closure)
 
@@ -433,4 +461,4 @@ class Optimizer(torch.optim.Optimizer):
         self.forget_engine()
         if "state" in rest:
             self.state = rest.pop("state")
-        super().__setstate__(rest)
+        torch.optim.Optimizer.__setstate__(self, rest)

@@ -39,6 +39,24 @@ def given(arguments: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in arguments.items() if name not in others}
 
 
+def given_but_fused(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """As :func:`given`, for a class whose groups have no ``fused``, since torch's have none.
+
+    A checkpoint that torch made of one may then lack no option.
+    """
+    return {name: value for name, value in given(arguments).items() if name != "fused"}
+
+
+def as_tuple(values: Any) -> Any:
+    """A sequence of numbers of whatever class as a tuple; a list or anything else as it is."""
+    if isinstance(values, (tuple, list, str, bytes)):
+        return values
+    try:
+        return tuple(values)
+    except TypeError:  # it is no sequence, or a tensor of no dimension
+        return values
+
+
 def with_transforms(
     owner: str, options: Mapping[str, Any], transforms: Iterable[Transform]
 ) -> dict[str, Any]:
@@ -107,13 +125,13 @@ def check_modes(owner: str, group: Mapping[str, Any]) -> None:
 
 
 def check_tensor_options(owner: str, group: Mapping[str, Any]) -> None:
-    """Raise ValueError for tensors as lr or betas where torch does."""
-    betas = group.get("betas", ())
+    """Raise ValueError for tensors as lr or betas where torch's Adam does."""
+    betas = group["betas"]
     are_tensors = [isinstance(beta, torch.Tensor) for beta in betas]
     if any(are_tensors) and not all(are_tensors):
         raise ValueError(f"{owner}: betas must be either both floats or both Tensors, got {betas}")
     if group.get("foreach") and not group.get("capturable"):
-        numbers = {"lr": group.get("lr")} | {f"betas[{i}]": b for i, b in enumerate(betas)}
+        numbers = {"lr": group["lr"]} | {f"betas[{i}]": b for i, b in enumerate(betas)}
         for name, value in numbers.items():
             if isinstance(value, torch.Tensor):
                 raise ValueError(

@@ -6,8 +6,10 @@ with torch's threshold (rho > 5 where the paper has 4).
 
 from typing import Any
 
+import torch
+
 from thalweg.optim.optimizer import Number, Optimizer, Params, Transforms
-from thalweg.optim.options import given
+from thalweg.optim.options import given_but_fused
 from thalweg.ranges import FRACTION, NON_NEGATIVE
 from thalweg.rule import Rule, lerp, sqrt, where
 from thalweg.transforms import maximized, switchable_decay
@@ -24,7 +26,7 @@ def radam(p: Any, g: Any, s: Any, h: Any) -> Any:
     return p - h.lr / bias1 * s.exp_avg * where(rho > 5, adaptive, 1)
 
 
-class RAdam(Optimizer):
+class RAdam(Optimizer, torch.optim.RAdam):
     """RAdam: momentum alone while the second moment rests on too few gradients, then Adam.
 
     ::
@@ -80,4 +82,4 @@ class RAdam(Optimizer):
         fused: bool | None = None,
         transforms: Transforms = (),
     ) -> None:
-        super().__init__(params, given(locals()), transforms)
+        super().__init__(params, given_but_fused(locals()), transforms, fused=fused)

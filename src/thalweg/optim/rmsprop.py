@@ -7,8 +7,10 @@ with eps added to the root, as torch has it.
 
 from typing import Any
 
+import torch
+
 from thalweg.optim.optimizer import Number, Optimizer, Params, Transforms
-from thalweg.optim.options import given
+from thalweg.optim.options import given_but_fused
 from thalweg.ranges import NON_NEGATIVE
 from thalweg.rule import Rule, lerp, sqrt
 from thalweg.transforms import l2_decay, maximized
@@ -26,7 +28,7 @@ def rmsprop(p: Any, g: Any, s: Any, h: Any) -> Any:
     return p - h.lr * g / denominator
 
 
-class RMSprop(Optimizer):
+class RMSprop(Optimizer, torch.optim.RMSprop):
     """RMSprop: the gradient divided by a running root of its mean square.
 
     ::
@@ -92,4 +94,4 @@ class RMSprop(Optimizer):
         fused: bool | None = None,
         transforms: Transforms = (),
     ) -> None:
-        super().__init__(params, given(locals()), transforms)
+        super().__init__(params, given_but_fused(locals()), transforms, fused=fused)

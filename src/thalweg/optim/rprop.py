@@ -7,8 +7,10 @@ without backtracking (the variant that Igel and Hüsken, 2000, call iRprop-).
 
 from typing import Any
 
+import torch
+
 from thalweg.optim.optimizer import Number, Optimizer, Params, Transforms
-from thalweg.optim.options import given
+from thalweg.optim.options import given_but_fused
 from thalweg.ranges import ANY, NON_NEGATIVE, Range
 from thalweg.rule import Rule, clip, sign, where
 from thalweg.transforms import maximized
@@ -22,7 +24,7 @@ def rprop(p: Any, g: Any, s: Any, h: Any) -> Any:
     return p - sign(s.prev) * s.step_size
 
 
-class Rprop(Optimizer):
+class Rprop(Optimizer, torch.optim.Rprop):
     """Rprop: a step size of its own for each coordinate, from the gradient's signs alone.
 
     ::
@@ -78,4 +80,4 @@ class Rprop(Optimizer):
         fused: bool | None = None,
         transforms: Transforms = (),
     ) -> None:
-        super().__init__(params, given(locals()), transforms)
+        super().__init__(params, given_but_fused(locals()), transforms, fused=fused)

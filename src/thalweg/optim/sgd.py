@@ -8,6 +8,8 @@ velocity last, so that a change of lr acts at once.
 from collections.abc import Mapping
 from typing import Any
 
+import torch
+
 from thalweg.optim.optimizer import Number, Optimizer, Params, Transforms
 from thalweg.optim.options import given
 from thalweg.ranges import ANY, NON_NEGATIVE
@@ -23,7 +25,7 @@ def sgd(p: Any, g: Any, s: Any, h: Any) -> Any:
     return p - h.lr * g
 
 
-class SGD(Optimizer):
+class SGD(Optimizer, torch.optim.SGD):
     """Stochastic gradient descent, with momentum where asked for.
 
     ::

@@ -8,8 +8,10 @@ gradient is absent. The lazy form is torch's; the paper does not treat it.
 from collections.abc import Mapping
 from typing import Any
 
+import torch
+
 from thalweg.optim.optimizer import Number, Optimizer, Params, Transforms
-from thalweg.optim.options import given
+from thalweg.optim.options import given_but_fused
 from thalweg.ranges import FRACTION, POSITIVE
 from thalweg.rule import Rule, lerp, sqrt
 from thalweg.transforms import maximized
@@ -22,7 +24,7 @@ def sparse_adam(p: Any, g: Any, s: Any, h: Any) -> Any:
     return p - h.lr * sqrt(bias2) / bias1 * s.exp_avg / (sqrt(s.exp_avg_sq) + h.eps)
 
 
-class SparseAdam(Optimizer):
+class SparseAdam(Optimizer, torch.optim.SparseAdam):
     """Adam on the rows that a sparse gradient holds; the other rows and their means stand still.
 
     ::
@@ -73,7 +75,7 @@ class SparseAdam(Optimizer):
         fused: bool | None = None,
         transforms: Transforms = (),
     ) -> None:
-        super().__init__(params, given(locals()), transforms)
+        super().__init__(params, given_but_fused(locals()), transforms, fused=fused)
 
     def check_parameter(self, k: int, p: Any) -> None:
         super().check_parameter(k, p)

@@ -44,6 +44,7 @@ from tests.optim.lr_scheduler.cases import (
     seq,
     torchs_order_warning,
 )
+from thalweg.optim import lr_scheduler
 
 WARMUP = Leaf("LinearLR", {"start_factor": 0.1, "total_iters": 7})
 DECAY = Leaf("ExponentialLR", {"gamma": 0.9})
@@ -734,3 +735,43 @@ def test_momentum_is_left_alone_unless_asked_for() -> None:
             optimizer = make_optimizer(cls, momentum=0.7)
             follow(optimizer, build_all(OURS, optimizer, (leaf,)), 20)
             assert momenta(optimizer) == [0.7, 0.7]
+
+
+def test_a_list_of_minimums_is_missed_when_a_rate_is_reduced() -> None:
+    """Not earlier, as with torch; and the scheduler is as before then."""
+    for library in (torch.optim.lr_scheduler, lr_scheduler):
+        optimizer = make_optimizer()
+        groups = len(optimizer.param_groups)
+        scheduler = library.ReduceLROnPlateau(optimizer, patience=1, min_lr=[0.01] * groups)
+        optimizer.add_param_group({"params": [torch.nn.Parameter(torch.ones(1))]})
+        for metric in (1.0, 0.5, 0.5):
+            scheduler.step(metric)
+        with pytest.raises(RuntimeError, match="min_lr"):
+            scheduler.step(0.5)
+        if library is lr_scheduler:
+            assert (scheduler.last_epoch, scheduler.num_bad_epochs) == (3, 1)
+
+
+@pytest.mark.parametrize("strategy", ["cos", "linear"])
+def test_a_one_cycle_state_of_an_older_torch_loads(strategy: Any) -> None:
+    """It held the annealing function itself, where today's holds its name."""
+
+    def made(library: Any, anneal_strategy: Any) -> Any:
+        return library.OneCycleLR(
+            make_optimizer(), 0.5, total_steps=20, anneal_strategy=anneal_strategy
+        )
+
+    saved = made(torch.optim.lr_scheduler, strategy).state_dict()
+    del saved["_anneal_func_type"]
+    theirs = torch.optim.lr_scheduler.OneCycleLR
+    saved["anneal_func"] = getattr(theirs, f"_annealing_{strategy}")
+    scheduler, expected = made(lr_scheduler, "linear"), made(lr_scheduler, strategy)
+    scheduler.load_state_dict(saved)
+    for each in (scheduler, expected):
+        for _ in range(9):
+            each.optimizer.step()
+            each.step()
+    assert scheduler.get_last_lr() == expected.get_last_lr()
+    saved["anneal_func"] = print
+    with pytest.raises(ValueError, match="_anneal_func_type"):
+        scheduler.load_state_dict(saved)

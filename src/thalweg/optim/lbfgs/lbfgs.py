@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from thalweg.optim import state_dict as state_dicts
 
 
-class LBFGS(Optimizer):
+class LBFGS(Optimizer, torch.optim.LBFGS):
     """Limited-memory BFGS, for smooth functions that can be evaluated again and again.
 
     With g the gradient, s_1 ... s_m the last steps and y_i the changes of the gradient on them::

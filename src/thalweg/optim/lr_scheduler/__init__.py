@@ -12,6 +12,8 @@
 [0.25]
 """
 
+from torch.optim import lr_scheduler as torchs
+
 from thalweg.optim.lr_scheduler.base import LRScheduler
 from thalweg.optim.lr_scheduler.by_function import LambdaLR, MultiplicativeLR
 from thalweg.optim.lr_scheduler.compositions import ChainedScheduler, SequentialLR
@@ -30,6 +32,7 @@ from thalweg.optim.lr_scheduler.plateau import ReduceLROnPlateau
 from thalweg.optim.lr_scheduler.restarts import CosineAnnealingWarmRestarts
 from thalweg.optim.lr_scheduler.swa import SWALR
 
+EPOCH_DEPRECATION_WARNING = torchs.EPOCH_DEPRECATION_WARNING  # a text that tests look for
 _LRScheduler = LRScheduler  # its name before torch 2.0
 
 __all__ = [

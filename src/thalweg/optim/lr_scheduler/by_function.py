@@ -6,6 +6,7 @@ from types import FunctionType
 from typing import Any
 
 import torch
+from torch.optim import lr_scheduler as torchs
 
 from thalweg import schedules
 from thalweg.optim.lr_scheduler.arguments import check_optimizer
@@ -71,7 +72,7 @@ class _ByFunction(Scheduled):
                 function.__dict__.update(unshared(held))
 
 
-class LambdaLR(_ByFunction):
+class LambdaLR(_ByFunction, torchs.LambdaLR):
     """The base rate times a function of the epoch.
 
     ::
@@ -106,7 +107,7 @@ class LambdaLR(_ByFunction):
         return [number(base) * number(function(t)) for base, function in pairs]
 
 
-class MultiplicativeLR(_ByFunction):
+class MultiplicativeLR(_ByFunction, torchs.MultiplicativeLR):
     """The present rate times a function of the epoch, at each epoch after the first.
 
     ::

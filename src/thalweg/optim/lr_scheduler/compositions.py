@@ -43,7 +43,8 @@ class Composition(LRScheduler):
                     f"{name} does not support `ReduceLROnPlateau`, whose step needs a metric, but "
                     f"got one at index {k}; step it beside this one"
                 )
-            if isinstance(part, (torchs.SequentialLR, torchs.ChainedScheduler)):
+            torchs_own = isinstance(part, (torchs.SequentialLR, torchs.ChainedScheduler))
+            if torchs_own and not isinstance(part, Composition):
                 raise ValueError(
                     f"{name}: torch's {type(part).__name__}, at index {k}, cannot be begun anew; "
                     f"use thalweg.optim.lr_scheduler.{type(part).__name__}"
@@ -155,7 +156,7 @@ def _same(rate: Rate) -> float:
     return 8 * torch.finfo(rate.dtype).eps if isinstance(rate, torch.Tensor) else 1e-12
 
 
-class SequentialLR(Composition):
+class SequentialLR(Composition, torchs.SequentialLR):
     """One scheduler after another, each from its own epoch 0.
 
     ::
@@ -212,6 +213,15 @@ class SequentialLR(Composition):
         self._milestones = given
         self._undo_parts()
         super().__init__(optimizer, last_epoch)
+
+    def recursive_undo(self, sched: Any = None) -> None:
+        """Take one epoch off each part, at any depth, as torch's does; nothing here needs it."""
+        whole = self if sched is None else sched
+        if hasattr(whole, "_schedulers"):
+            for part in whole._schedulers:
+                self.recursive_undo(part)
+        elif hasattr(whole, "last_epoch"):
+            whole.last_epoch -= 1
 
     def _active(self, t: float) -> tuple[Any, float]:
         """The part of epoch t, and the epoch at which it begins."""
@@ -274,7 +284,7 @@ class SequentialLR(Composition):
             part._reapply()
 
 
-class ChainedScheduler(Composition):
+class ChainedScheduler(Composition, torchs.ChainedScheduler):  # type: ignore[misc]
     """Several schedulers stepped back to back as one: their factors multiply.
 
     Args:

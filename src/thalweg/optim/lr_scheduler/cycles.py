@@ -5,6 +5,7 @@ from types import FunctionType
 from typing import Any, Literal
 
 import torch
+from torch.optim import lr_scheduler as torchs
 
 from thalweg import schedules
 from thalweg.optim.lr_scheduler.arguments import (
@@ -67,7 +68,7 @@ class _CyclesMomentum(Scheduled):
         self._set_momenta()
 
 
-class CyclicLR(_CyclesMomentum):
+class CyclicLR(_CyclesMomentum, torchs.CyclicLR):
     """Up from ``base_lr`` to ``max_lr`` and down again, over and over; momentum the other way.
 
     ::
@@ -145,7 +146,7 @@ class CyclicLR(_CyclesMomentum):
             raise ValueError(
                 f"CyclicLR: scale_mode must be 'cycle' or 'iterations', got {scale_mode!r}"
             )
-        self.total_size = float(step_size_up) + float(down)
+        self.total_size = float(step_size_up) + float(down)  # type: ignore[assignment]
         self.step_ratio = float(step_size_up) / self.total_size
         self.mode = mode
         self.gamma = gamma
@@ -201,7 +202,7 @@ class CyclicLR(_CyclesMomentum):
             self._scale_fn_custom.__dict__.update(unshared(held))
 
 
-class OneCycleLR(_CyclesMomentum):
+class OneCycleLR(_CyclesMomentum, torchs.OneCycleLR):
     """Up to ``max_lr`` and down to nearly nothing, once; momentum the other way.
 
     ::
@@ -294,7 +295,7 @@ class OneCycleLR(_CyclesMomentum):
         check_options(name, ranges, div_factor=div_factor, final_div_factor=final_div_factor)
         highest = per_group(name, "max_lr", optimizer, max_lr)
         self.total_steps = total_steps
-        self._schedule_phases = _phases(pct_start, total_steps, three_phase)
+        self._schedule_phases = _phases(pct_start, total_steps, three_phase)  # type: ignore[assignment]
         self._anneal_func_type = anneal_strategy
         self.cycle_momentum = cycle_momentum
         if cycle_momentum:
@@ -324,6 +325,12 @@ class OneCycleLR(_CyclesMomentum):
             len(phases) == 3,
         )
 
+    def _check_state(self, saved: Any) -> None:
+        super()._check_state(_renewed(saved))
+
+    def _take_state(self, saved: Mapping[str, Any]) -> None:
+        super()._take_state(_renewed(saved))
+
     def _check_epoch(self, epoch: float) -> None:
         super()._check_epoch(epoch)
         if epoch > self.total_steps:
@@ -341,6 +348,18 @@ class OneCycleLR(_CyclesMomentum):
         """Momentum, or beta1, of a group as a pure function of the step."""
         options = self.optimizer.param_groups[group]
         return self._one_cycle(options, "max_momentum", "base_momentum", "max_momentum")
+
+
+def _renewed(saved: Any) -> Any:
+    """A state dict of torch before 2.1, which names the annealing by its function, as today's."""
+    if not isinstance(saved, Mapping) or "anneal_func" not in saved:
+        return saved
+    kinds = {"_annealing_cos": "cos", "_annealing_linear": "linear"}
+    kind = kinds.get(getattr(saved["anneal_func"], "__name__", ""))
+    if kind is None:
+        return saved
+    rest = {key: value for key, value in saved.items() if key != "anneal_func"}
+    return {"_anneal_func_type": kind, **rest}
 
 
 def _phases(pct_start: float, steps: int, three: bool) -> list[dict[str, Any]]:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import zip_longest
 
 import torch
+from torch.optim import lr_scheduler as torchs
 
 from thalweg import schedules
 from thalweg.optim.lr_scheduler.arguments import check_options
@@ -73,7 +74,7 @@ class Decay(Scheduled):
         return moved
 
 
-class StepLR(Decay):
+class StepLR(Decay, torchs.StepLR):
     """Decay by ``gamma`` every ``step_size`` epochs.
 
     ::
@@ -119,7 +120,7 @@ class StepLR(Decay):
         return made(schedules.Step, number(self.step_size), number(self.gamma))
 
 
-class MultiStepLR(Decay):
+class MultiStepLR(Decay, torchs.MultiStepLR):
     """Decay by ``gamma`` at each milestone.
 
     ::
@@ -163,7 +164,7 @@ class MultiStepLR(Decay):
         return made(schedules.MultiStep, milestones, number(self.gamma))
 
 
-class ConstantLR(Decay):
+class ConstantLR(Decay, torchs.ConstantLR):
     """A constant share of the base rate until ``total_iters``, then the whole.
 
     ::
@@ -206,7 +207,7 @@ class ConstantLR(Decay):
         return made(schedules.join, parts, (number(self.total_iters),))
 
 
-class LinearLR(Decay):
+class LinearLR(Decay, torchs.LinearLR):
     """From one share of the base rate to another in equal steps.
 
     ::
@@ -261,7 +262,7 @@ class LinearLR(Decay):
         return made(schedules.Linear, *map(number, options))
 
 
-class ExponentialLR(Decay):
+class ExponentialLR(Decay, torchs.ExponentialLR):
     """Decay by ``gamma`` every epoch.
 
     ::
@@ -296,7 +297,7 @@ class ExponentialLR(Decay):
         return made(schedules.Exponential, number(self.gamma))
 
 
-class PolynomialLR(Decay):
+class PolynomialLR(Decay, torchs.PolynomialLR):
     """From the base rate to 0 by a power of the way that is left.
 
     ::
@@ -344,7 +345,7 @@ def _wave(half: float) -> Schedule:
     return schedules.Cosine(1.0, 0.0, half).repeated(mirrored=True)
 
 
-class CosineAnnealingLR(Decay):
+class CosineAnnealingLR(Decay, torchs.CosineAnnealingLR):
     """Half a cosine down from the base rate to ``eta_min``, up again, and so on.
 
     ::

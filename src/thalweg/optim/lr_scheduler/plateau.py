@@ -130,7 +130,9 @@ class ReduceLROnPlateau(LRScheduler, torchs.ReduceLROnPlateau):
                 f"ReduceLROnPlateau: metrics must be a number, got {metric}; leave step() out for "
                 "this epoch, or find out why the metric is none"
             )
-        minimums = self._minimums()
+        better = self._is_better(metric, self.best)
+        bad = 0 if better or self.in_cooldown else self.num_bad_epochs + 1
+        minimums = self._minimums() if bad > self.patience else None  # raises before any change
         if epoch is not None:
             warnings.warn(
                 "The epoch parameter in `scheduler.step()` is deprecated; leave it out",
@@ -138,15 +140,12 @@ class ReduceLROnPlateau(LRScheduler, torchs.ReduceLROnPlateau):
                 stacklevel=2,
             )
         self.last_epoch = self.last_epoch + 1 if epoch is None else epoch
-        if self._is_better(metric, self.best):
+        if better:
             self.best = metric
-            self.num_bad_epochs = 0
-        else:
-            self.num_bad_epochs += 1
+        self.num_bad_epochs = bad
         if self.in_cooldown:
             self.cooldown_counter -= 1
-            self.num_bad_epochs = 0
-        if self.num_bad_epochs > self.patience:
+        if minimums is not None:
             self._reduce(minimums)
             self.cooldown_counter = self.cooldown
             self.num_bad_epochs = 0

@@ -3,6 +3,7 @@
 import math
 
 import torch
+from torch.optim import lr_scheduler as torchs
 
 from thalweg import schedules
 from thalweg.optim.lr_scheduler.arguments import check_integer, check_options
@@ -12,7 +13,7 @@ from thalweg.rule.program import number
 from thalweg.schedules import Schedule
 
 
-class CosineAnnealingWarmRestarts(Scheduled):
+class CosineAnnealingWarmRestarts(Scheduled, torchs.CosineAnnealingWarmRestarts):
     """Half a cosine down to ``eta_min``, then from the base rate again, cycle after cycle.
 
     ::
@@ -60,10 +61,10 @@ class CosineAnnealingWarmRestarts(Scheduled):
             )
         check_options(name, {}, eta_min=eta_min)
         self.T_0 = T_0
-        self.T_i: float = T_0
+        self.T_i: float = T_0  # type: ignore[assignment]
         self.T_mult = T_mult
         self.eta_min = eta_min
-        self.T_cur: float = last_epoch
+        self.T_cur: float = last_epoch  # type: ignore[assignment]
         super().__init__(optimizer, last_epoch)
 
     def schedule(self, group: int = 0) -> Schedule:

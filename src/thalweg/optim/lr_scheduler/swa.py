@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 import torch
+from torch.optim import swa_utils
 
 from thalweg import schedules
 from thalweg.optim.lr_scheduler.arguments import check_integer, per_group
@@ -13,7 +14,7 @@ from thalweg.rule.program import number
 from thalweg.schedules import Schedule
 
 
-class SWALR(Decay):
+class SWALR(Decay, swa_utils.SWALR):
     """From the present rate to ``swa_lr``, and on with that: for weight averaging.
 
     ::

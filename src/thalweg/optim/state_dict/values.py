@@ -83,7 +83,7 @@ def checked_options(
             f"{name}: group {k} of the state dict lacks the option {key!r}; it has "
             f"{sorted(map(str, saved))}. Is it another optimizer's?"
         )
-    optimizer.flags_as_numbers(group)
+    optimizer.normalize_options(group)
     optimizer.check_options(group)
     return group
 

@@ -36,7 +36,7 @@ class ForeachBackend:
         if subject.rows:
             return "the gradient is sparse, and only the rows that it holds are updated"
         if not group.get("foreach"):
-            if group.get("fused") is False:
+            if subject.slot.fused is False:
                 return "fused=False without foreach=True asks for one tensor after another"
             if p.device.type == "cpu":
                 return "p is on the CPU, where a call for many tensors goes from one to the next"
