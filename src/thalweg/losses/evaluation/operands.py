@@ -3,8 +3,9 @@
 import torch
 
 from thalweg.engine.formats import FORMATS
-from thalweg.engine.layout import PLAIN_TENSORS, is_dense, memory_order
-from thalweg.engine.passes.elementwise import autocast_is_on, is_wrapped
+from thalweg.engine.layout import is_dense, memory_order
+from thalweg.engine.passes.elementwise import autocast_is_on
+from thalweg.engine.passes.memory import has_memory, is_watched
 from thalweg.losses.evaluation.evaluator import Tensors
 
 HALVES = (torch.float16, torch.bfloat16)
@@ -21,19 +22,21 @@ def have_kernel(values: Tensors) -> bool:
 
 def are_plain(values: Tensors) -> bool:
     """Whether kernels can read these tensors: one dtype, plain memory, whatever their shapes."""
-    if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
-        return False
-    if torch.autograd.forward_ad._current_level >= 0:  # kernels compute no tangents
-        return False
     dtype = values[0].dtype
-    if dtype not in FORMATS:
+    if dtype not in FORMATS or not kernels_may_run():
         return False
     for v in values:
-        if type(v) not in PLAIN_TENSORS or not v.is_cpu or v.layout is not torch.strided:
+        if v.dtype is not dtype:
             return False
-        if v.is_neg() or is_wrapped(v) or v.dtype is not dtype:
+        if not has_memory(v):
             return False
     return True
+
+
+def kernels_may_run() -> bool:
+    """Whether a kernel can take the place of operations here."""
+    # It computes no tangents.
+    return not is_watched() and torch.autograd.forward_ad._current_level < 0
 
 
 def broadcast(values: list[torch.Tensor]) -> list[torch.Tensor]:

@@ -126,6 +126,10 @@ class RowEvaluator(NamedTuple):
     def scale(self) -> float:
         return float(self.options[FACTOR])
 
+    @property
+    def converts(self) -> bool:
+        return Kind.INDEX not in self.formula.kinds_of(self.names)
+
     def __call__(
         self, values: Tensors, *values_or_upstream: Tensor
     ) -> tuple[list[float], Gradients]:
