@@ -207,7 +207,7 @@ def _check_sizes(
         )
 
 
-class LinearCrossEntropyLoss(WeightedLoss):
+class LinearCrossEntropyLoss(WeightedLoss, torch.nn.LinearCrossEntropyLoss):
     """A linear layer and the cross entropy of its logits; see :func:`linear_cross_entropy`.
 
     The layer is ``self.linear``, whose weight is [C * prod(out_features), in_features].
