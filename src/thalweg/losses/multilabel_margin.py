@@ -214,10 +214,11 @@ def _by_tensor_operations(input: Tensor, target: Tensor, each: bool, scale: floa
     short = (1 - input.gather(-1, index))[:, :, None] + input[:, None, :]
     counts = taken[:, :, None] & ~is_target[:, None, :] & (short > 0)
     values = torch.where(counts, short, 0.0)
-    return (values.sum((1, 2)) if each else values.sum()) * scale
+    # Not times the scale: the tangent of a sum times a number becomes float64 (torch 2.13).
+    return (values.sum((1, 2)) if each else values.sum()) / (1 / scale)
 
 
-class MultiLabelMarginLoss(Loss):
+class MultiLabelMarginLoss(Loss, torch.nn.MultiLabelMarginLoss):
     """The hinge of several classes of many; see :func:`multilabel_margin_loss`.
 
     Args:

@@ -78,7 +78,7 @@ class _Values(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, upstream: torch.Tensor) -> Any:
-        if upstream.shape != ctx.size:  # autograd has checked it, unless it was not asked
+        if upstream.shape != ctx.size:  # autograd has checked it, if it has called
             raise RuntimeError(
                 f"backward of a loss: the gradient must have the loss's size {tuple(ctx.size)}, "
                 f"got {tuple(upstream.shape)}"

@@ -216,7 +216,9 @@ def _by_tensor_operations(
     p = torch.where(p < torch.inf, p, 0.0)
     first = (p - p.detach()).sum((0, 2))
     finite = each.detach() < torch.inf
-    zeroed = (each.detach() == torch.inf) & task.zero_infinity
+    # The tracer has no operation for a tensor and a bool.
+    infinite = each.detach() == torch.inf
+    zeroed = infinite if task.zero_infinity else torch.zeros_like(infinite)
     first = first * torch.where(finite | zeroed, 1.0, torch.nan)
     each = torch.where(finite, each + first, torch.where(zeroed, 0.0, each))
     if weights is not None:

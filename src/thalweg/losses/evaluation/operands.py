@@ -65,6 +65,15 @@ def of_one_dtype(values: list[torch.Tensor]) -> list[torch.Tensor]:
     return [v.to(dtype) for v in values]
 
 
+def is_under_autocast(device: str) -> bool:
+    """Whether ``torch.autocast`` is on for a type of device; there is none for some, as "meta"."""
+    return (
+        autocast_is_on()
+        and torch.amp.is_autocast_available(device)
+        and torch.is_autocast_enabled(device)
+    )
+
+
 def in_float32_under_autocast(
     tensors: list[torch.Tensor], composed: bool = False
 ) -> list[torch.Tensor]:
@@ -85,7 +94,7 @@ def in_float32_under_autocast(
     if not autocast_is_on():
         return tensors
     device = tensors[0].device.type
-    if not torch.is_autocast_enabled(device) or (composed and device == "cpu"):
+    if not is_under_autocast(device) or (composed and device == "cpu"):
         return tensors
     return [t.float() if t.dtype in HALVES else t for t in tensors]
 
