@@ -67,6 +67,9 @@ def test_attributes_names_and_buffers_of_modules(name: str) -> None:
     for given in ({}, weights):
         ours = getattr(losses, name)(**given, reduction="sum")
         torchs = getattr(torch.nn, name)(**given, reduction="sum")
+        assert isinstance(ours, getattr(torch.nn, name))
+        assert type(ours).forward is not type(torchs).forward
+        assert type(ours).__init__.__module__.startswith("thalweg")
         assert repr(ours) == repr(torchs)
         assert list(ours.state_dict()) == list(torchs.state_dict()) == list(given)
         assert ours._buffers.keys() == torchs._buffers.keys()
@@ -212,7 +215,7 @@ BAD_WEIGHTS = [
     ("binary_cross_entropy_with_logits", {"pos_weight": torch.ones(3)}, "sizes must broadcast"),
     ("multilabel_soft_margin_loss", {"weight": torch.ones(3)}, "sizes must broadcast"),
     ("gaussian_nll_loss", {"var": torch.ones(3)}, "var must have the input's size"),
-    ("gaussian_nll_loss", {"var": torch.ones(1, 1)}, "var must have the input's size"),
+    ("gaussian_nll_loss", {"var": torch.ones(4, 3)}, "var must have the input's size"),
     ("gaussian_nll_loss", {"var": -torch.ones(4, 2)}, "var must be >= 0, got -1"),
     ("gaussian_nll_loss", {"var": -1.0}, "var must be a finite number >= 0, got -1"),
 ]

@@ -13,6 +13,7 @@ object layout          telling that objects are what they were     Python compar
 TensorImpl layout      fetching cache lines ahead of their use     nothing is fetched ahead
 dispatch modes         counting steps where tensors are fake       fake counts: torch's error
 dispatch keys          telling plain tensors at one look           two functions are called
+key sets by name       telling memory from what only looks so      several functions are called
 =====================  ==========================================  ===============================
 """
 
@@ -21,8 +22,8 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
-from operator import attrgetter
+from functools import cache, reduce
+from operator import attrgetter, or_
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -76,6 +77,21 @@ def real_tensors() -> Iterator[None]:
         return
     with _disable_current_modes(), torch.inference_mode(False):
         yield
+
+
+def key_sets(*sets: tuple[str, ...]) -> tuple[int, ...] | None:
+    """Sets of dispatch keys as numbers, from the names of their keys; None where one is unknown."""
+    try:
+        # Without a tensor: the first one made may be another mode's.
+        return tuple(
+            reduce(
+                or_,
+                (torch._C.DispatchKeySet(getattr(torch._C.DispatchKey, n)).raw_repr() for n in one),
+            )
+            for one in sets
+        )
+    except AttributeError:
+        return None
 
 
 # ---- functions that libtorch exports ------------------------------------------------------------

@@ -7,9 +7,10 @@ import torch
 
 from thalweg.losses.checks import check_real, check_same_size, common_size, has_nan, threshold
 from thalweg.losses.evaluation.elements import evaluate
+from thalweg.losses.evaluation.operands import is_under_autocast
 from thalweg.losses.module import Loss, WeightedLoss
 from thalweg.losses.reduction import chosen_reduction
-from thalweg.losses.weighted import weighted
+from thalweg.losses.weighted import share_of, weighted
 from thalweg.ranges import NON_NEGATIVE, UNIT_INTERVAL, number
 from thalweg.rule.formula import Formula
 from thalweg.rule.functions import exp, held, log, log1p, maximum, where
@@ -65,16 +66,17 @@ def smoothed(y: Any, h: Any) -> Any:
 def cross_entropy_of_logit(x: Any, y: Any, h: Any, pos_weight: Any = None) -> Any:
     negative, positive = _Logit(x).softplus
     y = smoothed(y, h)
+    value = share_of(y, positive)
     if pos_weight is not None:
-        positive = pos_weight * positive
-    return (1 - y) * negative + y * positive
+        value = pos_weight * value
+    return share_of(1 - y, negative) + value
 
 
 def focal(x: Any, y: Any, h: Any) -> Any:
     y = smoothed(y, h)
     logit = _Logit(x)
     (negative, positive), (p, q) = logit.softplus, logit.sigmoid
-    value = (1 - y) * negative + y * positive
+    value = share_of(1 - y, negative) + share_of(y, positive)
     missed = (1 - y) * p + y * q  # 1 - p_t, without cancellation
     if h.gamma == 2:
         value = value * (missed * missed)
@@ -131,7 +133,7 @@ def binary_cross_entropy(
     check_real(owner, input=input, target=target)
     reduction = chosen_reduction(owner, reduction, size_average, reduce)
     check_same_size(owner, input, target)
-    if not input.is_cpu and torch.is_autocast_enabled(device := input.device.type):
+    if not input.is_cpu and is_under_autocast(device := input.device.type):
         raise RuntimeError(
             f"{owner}: probabilities in 16 bits are too coarse under autocast on {device}; leave "
             "out the sigmoid and call binary_cross_entropy_with_logits, or disable autocast here"
@@ -157,7 +159,7 @@ def _check_probabilities(owner: str, **tensors: Tensor) -> None:
             )
 
 
-class BCELoss(WeightedLoss):
+class BCELoss(WeightedLoss, torch.nn.BCELoss):
     """Binary cross entropy of probabilities; see :func:`binary_cross_entropy`.
 
     Args:
@@ -236,7 +238,7 @@ def _given(owner: str, **weights: Tensor | None) -> dict[str, Tensor]:
     return found
 
 
-class BCEWithLogitsLoss(Loss):
+class BCEWithLogitsLoss(Loss, torch.nn.BCEWithLogitsLoss):
     """Binary cross entropy of logits; see :func:`binary_cross_entropy_with_logits`.
 
     Args:
@@ -329,7 +331,7 @@ def multilabel_soft_margin_loss(
     return evaluate(LOGIT, operands, NO_SMOOTHING, "sum", classes * samples, composed=True)
 
 
-class MultiLabelSoftMarginLoss(WeightedLoss):
+class MultiLabelSoftMarginLoss(WeightedLoss, torch.nn.MultiLabelSoftMarginLoss):
     """Binary cross entropy averaged over classes; see :func:`multilabel_soft_margin_loss`.
 
     Args:

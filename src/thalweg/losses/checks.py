@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from thalweg.engine.layout import PLAIN_TENSORS
-from thalweg.engine.passes.elementwise import is_wrapped
+from thalweg.engine.passes.memory import is_watched, is_wrapped
 from thalweg.ranges import Range, number
 
 
@@ -95,10 +95,10 @@ def threshold(owner: str, name: str, value: Any, allowed: Range) -> float:
 
 
 def readable(*tensors: torch.Tensor) -> bool:
-    """Whether values can be read: not while ``torch.compile`` or ``torch.func`` is tracing."""
-    if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
+    """Whether values can be read: not while operations are traced or transformed."""
+    if is_watched():
         return False
-    return not any(t.is_meta or is_wrapped(t) or type(t) not in PLAIN_TENSORS for t in tensors)
+    return not any(t.is_meta or type(t) not in PLAIN_TENSORS or is_wrapped(t) for t in tensors)
 
 
 def has_nan(loss: torch.Tensor) -> bool:

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from thalweg.engine.passes.memory import has_memory
 from thalweg.losses.checks import check_real, check_tensors, readable
 from thalweg.losses.evaluation.operands import in_float32_under_autocast
 from thalweg.losses.evaluation.row_operands import without
@@ -71,7 +72,7 @@ def total_weight(
 
     It is in float32 at least, since 16 bits cannot hold the sum of many.
     """
-    if not weights and target.is_cpu and readable(target):
+    if not weights and readable(target) and has_memory(target):
         return int(np.count_nonzero(target.numpy() != ignored))  # the quickest way by far
     taken = target != ignored
     if not weights or not classes:

@@ -9,6 +9,7 @@ from thalweg.losses.class_targets import IGNORED, ClassTargets, checked_class, w
 from thalweg.losses.evaluation.rows import evaluate_rows
 from thalweg.losses.module import WeightedLoss
 from thalweg.losses.reduction import chosen_reduction
+from thalweg.losses.weighted import share_of
 from thalweg.ranges import NON_NEGATIVE, UNIT_INTERVAL, number
 from thalweg.rule.functions import exp, expm1, held, largest, log, mean, pick, sum, where
 from thalweg.rule.rows import Kind, RowFormula
@@ -51,7 +52,7 @@ def cross_entropy_of_probabilities(x: Any, y: Any, h: Any, weight: Any = None) -
         y = (1 - h.label_smoothing) * y + h.label_smoothing / h.classes
     if weight is not None:
         y = y * weight
-    return sum(y * (p.log_sum - p.shifted), over="row")
+    return sum(share_of(y, p.log_sum - p.shifted), over="row")
 
 
 def negative_log_likelihood(x: Any, y: Any, h: Any, weight: Any = None) -> Any:
@@ -248,7 +249,7 @@ def focal_loss(
     return targets.evaluated(owner, FOCAL, options, chosen_reduction(owner, reduction))
 
 
-class NLLLoss(WeightedLoss):
+class NLLLoss(WeightedLoss, torch.nn.NLLLoss):
     """The negative log-likelihood of a class; see :func:`nll_loss`.
 
     Args:
@@ -283,7 +284,7 @@ class NLLLoss(WeightedLoss):
         )
 
 
-class CrossEntropyLoss(WeightedLoss):
+class CrossEntropyLoss(WeightedLoss, torch.nn.CrossEntropyLoss):
     """Cross entropy of logits; see :func:`cross_entropy`.
 
     Args:

@@ -96,7 +96,7 @@ def ctc_loss(
     return loss if batched or reduction != "none" else loss.squeeze(0)
 
 
-class CTCLoss(Loss):
+class CTCLoss(Loss, torch.nn.CTCLoss):
     """Connectionist temporal classification; see :func:`ctc_loss`.
 
     Args:

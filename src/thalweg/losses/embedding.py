@@ -13,7 +13,7 @@ from thalweg.losses.module import Loss
 from thalweg.losses.reduction import chosen_reduction
 from thalweg.ranges import POSITIVE, number
 from thalweg.rule.formula import Formula
-from thalweg.rule.functions import abs, largest, maximum, minimum, sqrt, sum, where
+from thalweg.rule.functions import abs, held, largest, maximum, minimum, sqrt, sum, where
 from thalweg.rule.rows import Kind, RowFormula
 
 Tensor = torch.Tensor
@@ -40,8 +40,9 @@ def pairwise_distance(a: Any, b: Any, h: Any) -> Any:
         return -largest(-abs(difference))
     if h.p < 0:  # a difference of 0 makes a distance of 0
         least = -largest(-abs(difference))
-        size = where(difference != 0, abs(difference), 1.0)
-        return where(least > 0, sum(size**h.p, over="row") ** (1 / h.p), least)
+        unit = _unit(least)
+        size = where(difference != 0, abs(difference) / unit, 1.0)
+        return where(least > 0, unit * sum(size**h.p, over="row") ** (1 / h.p), least)
     if h.p == 0:
         return sum(where(difference != 0, 1.0, 0.0), over="row")
     if h.p == 1:
@@ -49,9 +50,15 @@ def pairwise_distance(a: Any, b: Any, h: Any) -> Any:
     if h.p == 2:
         total = sum(difference * difference, over="row")
         return where(total > 0, sqrt(where(total > 0, total, 1.0)), total)
-    size = where(difference != 0, abs(difference), 1.0)
+    unit = _unit(largest(abs(difference)))
+    size = where(difference != 0, abs(difference) / unit, 1.0)
     total = sum(where(difference != 0, size**h.p, 0.0), over="row")
-    return where(total > 0, where(total > 0, total, 1.0) ** (1 / h.p), total)
+    return where(total > 0, unit * where(total > 0, total, 1.0) ** (1 / h.p), total)
+
+
+def _unit(size: Any) -> Any:
+    """What differences are measured in, so that no power of them leaves the range of numbers."""
+    return held(where((size > 0) & (size < math.inf), size, 1.0))
 
 
 def triplet_margin(anchor: Any, positive: Any, negative: Any, h: Any) -> Any:
@@ -293,7 +300,7 @@ def _check_dimensions(owner: str, anchor: Tensor, positive: Tensor, negative: Te
         )
 
 
-class CosineEmbeddingLoss(Loss):
+class CosineEmbeddingLoss(Loss, torch.nn.CosineEmbeddingLoss):
     """Vectors of one kind together, of two kinds apart; see :func:`cosine_embedding_loss`.
 
     Args:
@@ -322,7 +329,7 @@ class CosineEmbeddingLoss(Loss):
         )
 
 
-class TripletMarginLoss(Loss):
+class TripletMarginLoss(Loss, torch.nn.TripletMarginLoss):
     """An anchor nearer to its like than to its unlike; see :func:`triplet_margin_loss`.
 
     Args:
@@ -367,7 +374,7 @@ class TripletMarginLoss(Loss):
         )
 
 
-class TripletMarginWithDistanceLoss(Loss):
+class TripletMarginWithDistanceLoss(Loss, torch.nn.TripletMarginWithDistanceLoss):
     """Triplets with a distance of your own; see :func:`triplet_margin_with_distance_loss`.
 
     Args:

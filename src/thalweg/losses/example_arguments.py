@@ -35,8 +35,8 @@ def arguments_of(
 
 
 # Two rows of four: probabilities, variances, and the corners of a box all the same.
-CORNERS = torch.tensor([[0.25, 0.25, 0.75, 0.75]] * 2)
-PLACES = torch.tensor([1, 0])
+CORNERS = torch.tensor([[0.25, 0.25, 0.75, 0.75]] * 2, dtype=torch.float32, device="cpu")
+PLACES = torch.tensor([1, 0], device="cpu")
 BY_KIND = {
     Kind.ELEMENT: CORNERS,
     Kind.COLUMN: CORNERS[0],
@@ -46,12 +46,15 @@ BY_KIND = {
 CLASSES = {"target": PLACES}
 EXAMPLES: dict[str, dict[str, Any]] = {
     **dict.fromkeys(("crossentropy", "nll", "focal", "multimargin", "zeroone"), CLASSES),
-    "linearcrossentropy": {**CLASSES, "linear_weight": torch.full((3, 4), 0.5)},
-    "multilabelmargin": {"target": torch.tensor([[1, -1, 0, 0]] * 2)},
-    "cosineembedding": {"target": torch.tensor([1.0, -1.0])},
+    "linearcrossentropy": {
+        **CLASSES,
+        "linear_weight": torch.full((3, 4), 0.5, dtype=torch.float32, device="cpu"),
+    },
+    "multilabelmargin": {"target": torch.tensor([[1, -1, 0, 0]] * 2, device="cpu")},
+    "cosineembedding": {"target": torch.tensor([1.0, -1.0], dtype=torch.float32, device="cpu")},
     "ctc": {
-        "log_probs": torch.full((4, 1, 3), 1 / 3).log(),
-        "targets": torch.tensor([[1]]),
+        "log_probs": torch.full((4, 1, 3), 1 / 3, dtype=torch.float32, device="cpu").log(),
+        "targets": torch.tensor([[1]], device="cpu"),
         "input_lengths": [4],
         "target_lengths": [1],
     },

@@ -10,6 +10,7 @@ from thalweg.losses.checks import check_real, common_size, has_nan
 from thalweg.losses.evaluation.elements import evaluate
 from thalweg.losses.module import Loss
 from thalweg.losses.reduction import REDUCTIONS, chosen_reduction
+from thalweg.losses.weighted import share_of
 from thalweg.ranges import NON_NEGATIVE, number
 from thalweg.rule.formula import Formula
 from thalweg.rule.functions import exp, held, log, where
@@ -18,7 +19,7 @@ Tensor = torch.Tensor
 
 
 def poisson_nll(x: Any, y: Any, h: Any) -> Any:
-    value = exp(x) - y * x if h.log_input else x - y * log(x + h.eps)
+    value = exp(x) + share_of(y, -x) if h.log_input else x + share_of(y, -log(x + h.eps))
     if h.full:
         n = where(y <= 1, 1.0, y)  # the term and its derivative are finite where it is left out
         stirling = n * log(n) - n + 0.5 * log(2 * math.pi * n)
@@ -37,8 +38,11 @@ def gaussian_nll(x: Any, y: Any, var: Any, h: Any) -> Any:
 
 def kullback_leibler(x: Any, y: Any, h: Any) -> Any:
     if h.log_target:
-        return exp(y) * (y - x)
-    return y * log(where(y == 0, 1.0, y)) - y * x
+        # No probability costs nothing, whatever x has for it.
+        nothing = (y == -math.inf) & (x < math.inf)
+        log_p, log_q = where(nothing, 0.0, y), where(nothing, 0.0, x)
+        return where(nothing, 0.0, exp(log_p) * (log_p - log_q))
+    return y * log(where(y == 0, 1.0, y)) + share_of(y, -x)
 
 
 POISSON = Formula(poisson_nll)
@@ -97,7 +101,7 @@ def poisson_nll_loss(
     return evaluate(POISSON, {"x": input, "y": target}, options, reduction)
 
 
-class PoissonNLLLoss(Loss):
+class PoissonNLLLoss(Loss, torch.nn.PoissonNLLLoss):
     """Minus the log likelihood of a Poisson distribution; see :func:`poisson_nll_loss`.
 
     Args:
@@ -157,8 +161,8 @@ def gaussian_nll_loss(
     Args:
         input: the means, of any shape.
         target: the samples, of the same shape, or what broadcasts.
-        var: the variances, >= 0: of the input's shape, without its last dimension, with a 1 in
-            place of one dimension, or one number.
+        var: the variances, >= 0: of the input's shape, without its last dimension, of a shape that
+            broadcasts to it, or one number.
         full: add the constant.
         eps: the smallest variance, >= 0.
         reduction: "none", "mean" or "sum".
@@ -181,7 +185,8 @@ def gaussian_nll_loss(
     reduction = chosen_reduction(owner, reduction)
     eps = number(owner, "eps", eps, NON_NEGATIVE)
     if isinstance(var, (int, float)):
-        var = torch.full_like(input, number(owner, "var", var, NON_NEGATIVE), requires_grad=False)
+        dtype = input.dtype if input.is_floating_point() else torch.get_default_dtype()
+        var = input.new_full((), number(owner, "var", var, NON_NEGATIVE), dtype=dtype)
     else:
         check_real(owner, var=var)
         var = _variance(owner, input, var)
@@ -200,17 +205,16 @@ def _variance(owner: str, input: Tensor, var: Tensor) -> Tensor:
         return var
     if var.shape == input.shape[:-1]:
         return var.unsqueeze(-1)
-    if var.ndim == input.ndim:
-        different = [n for n, m in zip(var.shape, input.shape, strict=True) if n != m]
-        if different == [1]:
-            return var
+    sizes = zip(reversed(var.shape), reversed(input.shape), strict=False)
+    if var.ndim <= input.ndim and all(n in (1, m) for n, m in sizes):
+        return var
     raise ValueError(
         f"{owner}: var must have the input's size {tuple(input.shape)}, the same without its last "
-        f"dimension or with a 1 in place of one, got {tuple(var.shape)}"
+        f"dimension, or one that broadcasts to it, got {tuple(var.shape)}"
     )
 
 
-class GaussianNLLLoss(Loss):
+class GaussianNLLLoss(Loss, torch.nn.GaussianNLLLoss):
     """Minus the log likelihood of a normal distribution; see :func:`gaussian_nll_loss`.
 
     Args:
@@ -290,7 +294,7 @@ def kl_div(
     return evaluate(KULLBACK_LEIBLER, {"x": input, "y": target}, options, reduction, divisor)
 
 
-class KLDivLoss(Loss):
+class KLDivLoss(Loss, torch.nn.KLDivLoss):
     """The Kullback-Leibler divergence; see :func:`kl_div`.
 
     Args:

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from thalweg.engine import observed
+from thalweg.engine.passes.memory import has_memory
 from thalweg.losses.checks import check_floating, check_tensors, threshold
 from thalweg.losses.class_targets import IGNORED, checked_class, class_weights, total_weight
 from thalweg.losses.classification import OF_CLASS, cross_entropy
@@ -96,7 +97,7 @@ def linear_cross_entropy(
         and target.dtype in (torch.int64, torch.uint8)
         and target.shape in (input.shape[:-1], (rows,))
         and are_plain(tensors)
-        and target.is_cpu
+        and has_memory(target)
         and (weight is None or not weight.requires_grad)
     )
     if not in_chunks:
@@ -174,7 +175,8 @@ def _in_chunks(
     needed = tuple(v.requires_grad for v in values.values()) if torch.is_grad_enabled() else ()
     in_forward = () if reduction == "none" else needed
     evaluator = ChunkEvaluator(of_logits, chunk_rows, (*values,), in_forward)
-    result = evaluated(evaluator, [*values.values()], needed)
+    evaluator, operands_laid_out = evaluator.arranged([*values.values()])
+    result = evaluated(evaluator, operands_laid_out, needed)
     return result.reshape(input.shape[:-1]) if reduction == "none" else result
 
 
@@ -205,7 +207,7 @@ def _check_sizes(
         )
 
 
-class LinearCrossEntropyLoss(WeightedLoss):
+class LinearCrossEntropyLoss(WeightedLoss, torch.nn.LinearCrossEntropyLoss):
     """A linear layer and the cross entropy of its logits; see :func:`linear_cross_entropy`.
 
     The layer is ``self.linear``, whose weight is [C * prod(out_features), in_features].

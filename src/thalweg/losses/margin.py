@@ -79,7 +79,7 @@ def soft_margin_loss(
     return evaluate(SOFT_MARGIN, {"x": input, "y": target}, NO_OPTIONS, reduction)
 
 
-class SoftMarginLoss(Loss):
+class SoftMarginLoss(Loss, torch.nn.SoftMarginLoss):
     """The logistic loss of a sign; see :func:`soft_margin_loss`.
 
     Args:
@@ -185,7 +185,7 @@ def hinge_embedding_loss(
     return evaluate(HINGE_EMBEDDING, {"x": input, "y": target}, options, reduction)
 
 
-class HingeEmbeddingLoss(Loss):
+class HingeEmbeddingLoss(Loss, torch.nn.HingeEmbeddingLoss):
     """Distances near or far; see :func:`hinge_embedding_loss`.
 
     Args:
@@ -262,7 +262,7 @@ def margin_ranking_loss(
     return evaluate(MARGIN_RANKING, operands, {"margin": margin}, reduction)
 
 
-class MarginRankingLoss(Loss):
+class MarginRankingLoss(Loss, torch.nn.MarginRankingLoss):
     """Scores in their order; see :func:`margin_ranking_loss`.
 
     Args:

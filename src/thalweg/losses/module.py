@@ -1,11 +1,17 @@
-"""The base classes of the losses that are modules."""
+"""The base classes of the losses that are modules.
+
+A loss that torch has, too, also derives from torch's class of that name, for whoever asks what it
+is. Nothing of that class computes: constructors and ``forward`` are those of this package.
+"""
+
+from typing import Any
 
 import torch
 
 from thalweg.losses.reduction import legacy_reduction
 
 
-class Loss(torch.nn.Module):
+class Loss(torch.nn.modules.loss._Loss):
     """A loss as a module: it holds the reduction.
 
     Args:
@@ -22,13 +28,20 @@ class Loss(torch.nn.Module):
         reduce: bool | None = None,
         reduction: str = "mean",
     ) -> None:
-        super().__init__()
+        torch.nn.Module.__init__(self)
         if size_average is not None or reduce is not None:
             reduction = legacy_reduction(type(self).__name__, size_average, reduce, stacklevel=3)
         self.reduction = reduction
 
+    def __prepare_scriptable__(self) -> Any:
+        """What ``torch.jit.script`` asks for; it cannot read formulas."""
+        raise NotImplementedError(
+            f"{type(self).__name__} cannot be scripted: formulas are Python; leave the loss out of "
+            "the script, or use torch.compile or torch.jit.trace"
+        )
 
-class WeightedLoss(Loss):
+
+class WeightedLoss(Loss, torch.nn.modules.loss._WeightedLoss):
     """A loss with a weight, which is a buffer.
 
     Args:
@@ -47,5 +60,5 @@ class WeightedLoss(Loss):
         reduce: bool | None = None,
         reduction: str = "mean",
     ) -> None:
-        super().__init__(size_average, reduce, reduction)
+        Loss.__init__(self, size_average, reduce, reduction)
         self.register_buffer("weight", weight)

@@ -125,7 +125,7 @@ def _check_sizes(owner: str, input: Tensor, target: Tensor) -> None:
         )
 
 
-class MultiMarginLoss(WeightedLoss):
+class MultiMarginLoss(WeightedLoss, torch.nn.MultiMarginLoss):
     """The hinge of one class of many; see :func:`multi_margin_loss`.
 
     Args:

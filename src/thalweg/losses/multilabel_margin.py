@@ -8,6 +8,7 @@ import torch
 
 from thalweg.engine.backends.cpu.threads import WORTH_A_THREAD
 from thalweg.engine.passes import handwritten
+from thalweg.engine.passes.memory import has_memory
 from thalweg.losses.checks import check_floating, check_tensors, readable
 from thalweg.losses.evaluation.autograd import evaluated
 from thalweg.losses.evaluation.evaluator import Gradients, Needed, Tensors
@@ -75,7 +76,7 @@ def multilabel_margin_loss(
     each = reduction == "none"
     count = len(x) if reduction == "mean" else 1
     scale = 1 / (classes * count) if count else float("nan")
-    if not (have_kernel([x]) and target.is_cpu):
+    if not (have_kernel([x]) and has_memory(target)):
         _check_classes(target, classes)
         loss = _by_tensor_operations(x, target, each, scale)
     else:
@@ -135,13 +136,17 @@ class _PairEvaluator(NamedTuple):
     needed: Needed
     kept: list[Tensor]
 
+    @property
+    def converts(self) -> bool:
+        return False
+
     def __call__(
         self, values: Tensors, *values_or_upstream: Tensor
     ) -> tuple[list[float], Gradients]:
         x, y = values
-        if self.kind == BACKWARD and self.kept:
-            return [], [self.kept.pop().mul_(values_or_upstream[0][:, None]), None]
-        slopes = torch.empty(x.shape, dtype=x.dtype) if True in self.needed else None
+        if self.kind == BACKWARD and (kept := self._taken()) is not None:
+            return [], [kept.mul_(values_or_upstream[0][:, None]), None]
+        slopes = torch.empty(x.shape, dtype=x.dtype, device="cpu") if True in self.needed else None
         totals = _run_kernel(x, y, self.scale, slopes)
         if self.kind == SUM:
             return [float(totals.sum())], [slopes, None]
@@ -151,6 +156,13 @@ class _PairEvaluator(NamedTuple):
             return [], [None, None]
         assert slopes is not None, "backward runs where the input needs a gradient"
         return [], [slopes.mul_(values_or_upstream[0][:, None]), None]
+
+    def _taken(self) -> Tensor | None:
+        """What is kept, given away: backward may run again, and on several threads."""
+        try:
+            return self.kept.pop()
+        except IndexError:
+            return None
 
     def with_kind(self, kind: str, needed: Needed, **options: Any) -> "_PairEvaluator":
         return self._replace(kind=kind, needed=needed, scale=options.get(FACTOR, self.scale))
@@ -177,7 +189,7 @@ def _run_kernel(
     rows, classes = x.shape
     threads = max(1, min(torch.get_num_threads(), 2 * rows * classes // WORTH_A_THREAD, rows))
     parts = PARTS * threads if threads > 1 else 1
-    scratch = torch.empty(parts, classes, dtype=x.dtype)
+    scratch = torch.empty(parts, classes, dtype=x.dtype, device="cpu")
     # One total for each row, then the factor of the derivatives, then 1.0 if a target is wrong.
     totals = np.zeros(rows + 2)
     totals[rows] = scale
@@ -202,10 +214,11 @@ def _by_tensor_operations(input: Tensor, target: Tensor, each: bool, scale: floa
     short = (1 - input.gather(-1, index))[:, :, None] + input[:, None, :]
     counts = taken[:, :, None] & ~is_target[:, None, :] & (short > 0)
     values = torch.where(counts, short, 0.0)
-    return (values.sum((1, 2)) if each else values.sum()) * scale
+    # Not times the scale: the tangent of a sum times a number becomes float64 (torch 2.13).
+    return (values.sum((1, 2)) if each else values.sum()) / (1 / scale)
 
 
-class MultiLabelMarginLoss(Loss):
+class MultiLabelMarginLoss(Loss, torch.nn.MultiLabelMarginLoss):
     """The hinge of several classes of many; see :func:`multilabel_margin_loss`.
 
     Args:

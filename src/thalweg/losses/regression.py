@@ -124,7 +124,7 @@ def l1_loss(
     return _regression("l1_loss", ABSOLUTE, input, target, weight, {}, reduction)
 
 
-class L1Loss(Loss):
+class L1Loss(Loss, torch.nn.L1Loss):
     """The absolute error; see :func:`l1_loss`.
 
     Args:
@@ -177,7 +177,7 @@ def mse_loss(
     return _regression("mse_loss", SQUARED, input, target, weight, {}, reduction)
 
 
-class MSELoss(Loss):
+class MSELoss(Loss, torch.nn.MSELoss):
     """The squared error; see :func:`mse_loss`.
 
     Args:
@@ -236,7 +236,7 @@ def smooth_l1_loss(
     return _regression("smooth_l1_loss", formula, input, target, None, options, reduction)
 
 
-class SmoothL1Loss(Loss):
+class SmoothL1Loss(Loss, torch.nn.SmoothL1Loss):
     """The absolute error without its corner; see :func:`smooth_l1_loss`.
 
     Args:
@@ -306,7 +306,7 @@ def huber_loss(
     return _regression("huber_loss", HUBER, input, target, weight, options, reduction, False)
 
 
-class HuberLoss(Loss):
+class HuberLoss(Loss, torch.nn.HuberLoss):
     """The squared error that grows no steeper than delta; see :func:`huber_loss`.
 
     Args:

@@ -1,8 +1,11 @@
-"""Formulas with an optional weight."""
+"""Factors in formulas: an optional weight, and shares of what may be infinite."""
 
 from collections.abc import Callable
 from functools import wraps
+from math import inf
 from typing import Any
+
+from thalweg.rule.functions import where
 
 
 def weighted(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -14,3 +17,8 @@ def weighted(function: Callable[..., Any]) -> Callable[..., Any]:
         return value if weight is None else value * weight
 
     return formula
+
+
+def share_of(share: Any, cost: Any) -> Any:
+    """``share * cost``, where no share of an infinite cost is 0: the limit, as that of p log p."""
+    return share * where((share == 0) & (cost == inf), 0.0, cost)

@@ -307,3 +307,16 @@ def test_a_class_out_of_range_in_a_later_chunk(chunk: int | None, reduction: str
     options = SimpleNamespace(batch_chunk_size=chunk)
     with pytest.raises(IndexError, match=r"^linear_cross_entropy: Target 7 is out of bounds"):
         linear_cross_entropy(X, W, y, reduction=reduction, options=options)
+
+
+def test_operands_with_gaps() -> None:
+    x, w, y = operands()
+    gaps = {
+        "linear_bias": torch.randn(2 * len(w))[::2],
+        "weight": torch.rand(len(w), 3)[:, 1],
+    }
+    y = torch.stack([y, y.flip(0)], 1)[:, 0]
+    found = losses.linear_cross_entropy(x, w, y, **gaps)
+    packed = {name: t.contiguous() for name, t in gaps.items()}
+    right = composed(x, w, y.contiguous(), **packed)
+    torch.testing.assert_close(found, right)

@@ -1,6 +1,7 @@
 """Passes: kernels called on a few tensors at a time. Losses use them.
 
 ====================  ==============================================================================
+``memory.py``         whether kernels may read a tensor, and may run at all
 ``base.py``           what passes share: the arguments of a kernel, kept from call to call
 ``elementwise.py``    a formula's program over the elements of tensors
 ``rows.py``           a row formula's program over the rows of tensors

@@ -21,9 +21,6 @@ from thalweg.rule.formula import FormulaProgram
 _TENSOR_ROWS = (ctypes.c_int64 * 1)(0)
 _SPANS = 64  # into so many, at least, a large number of elements is divided
 
-# A tensor that has escaped from a ``torch.func`` transform looks like others but has no memory.
-is_wrapped: Callable[[torch.Tensor], bool] = torch._C._functorch.is_functorch_wrapped_tensor
-
 # For any device: quicker than asking for one device by name.
 autocast_is_on: Callable[[], bool] = torch._C._is_any_autocast_enabled
 

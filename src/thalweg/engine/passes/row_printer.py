@@ -20,8 +20,8 @@ from thalweg.rule.symbols import Symbol
 
 # Places in the argument block, each an int64. From IGNORED on they are written at each call.
 TICKET, TICKETS, BLOCKS_EACH, BLOCKS, ROWS, COUNT, INNER, ADDRESSES, CONSTANTS, TOTALS = range(10)
-IGNORED, BAD, AVERAGED, TAKEN = range(10, 14)
-ARGUMENTS = 14
+IGNORED, EVERY, BAD, AVERAGED, TAKEN = range(10, 15)
+ARGUMENTS = 15
 
 _HEAD = f"""\
 from thalweg.engine.backends.cpu.intrinsics import larger_of
@@ -30,7 +30,7 @@ from thalweg.engine.backends.cpu.intrinsics import larger_of
 def work(arguments):
     a = int64_pointer(arguments)
     tickets, blocks_each, blocks, rows = a[{TICKETS}], a[{BLOCKS_EACH}], a[{BLOCKS}], a[{ROWS}]
-    count, inner, ignored = a[{COUNT}], a[{INNER}], a[{IGNORED}]
+    count, inner, ignored, every = a[{COUNT}], a[{INNER}], a[{IGNORED}], a[{EVERY}] != 0
     addresses = int64_pointer(a[{ADDRESSES}])
     constants, totals = float64_pointer(a[{CONSTANTS}]), float64_pointer(a[{TOTALS}])
     zero, one = {{compute}}(0.0), {{compute}}(1.0)
@@ -93,7 +93,7 @@ class RowPrinter:
             f"    indices = int64_pointer(addresses[{at}])",
             "    number = 0",
             "    for row in range(rows):",
-            "        number += 1 if indices[row] != ignored else 0",
+            "        number += 1 if (indices[row] != ignored) | every else 0",
             f"    a[{TAKEN}] = number",
             *[f"    d{i} = d{i} / float64(number)" for i in factor],
             *[f"    c{i} = {spelling.compute}(d{i})" for i in factor],
@@ -157,17 +157,20 @@ class RowPrinter:
         if not self._across:
             return [
                 f"index = at_{name}[0]",
-                "if (index != ignored) & ((index < 0) | (index >= count)):",
+                "inside = (index >= 0) & (index < count)",
+                "counts = (index != ignored) | every",
+                "if counts & (not inside):",
                 f"    a[{BAD}] = row + 1",
-                "if (index != ignored) & (index >= 0) & (index < count):",
+                "if counts & inside:",
             ]
         return [
             "for lane in range(lanes):",
             f"    index = at_{name}[lane]",
             "    inside = (index >= 0) & (index < count)",
-            "    if (index != ignored) & (not inside):",
+            "    counts = (index != ignored) | every",
+            "    if counts & (not inside):",
             f"        a[{BAD}] = row + lane + 1",
-            "    taken[lane] = 1.0 if (index != ignored) & inside else 0.0",
+            "    taken[lane] = 1.0 if counts & inside else 0.0",
         ]
 
     def _zeros(self) -> list[str]:

@@ -14,8 +14,6 @@ from thalweg.engine.passes.row_printer import ARGUMENTS, BAD, IGNORED, TAKEN, Ro
 from thalweg.engine.passes.row_spelling import LANES
 from thalweg.rule.rows import RowProgram
 
-NO_INDEX = -(2**63)  # as the index to ignore: every row takes part
-
 # How elements lie, C-contiguous: [outer, elements of a row, inner]; outer x inner rows.
 Sizes = tuple[int, int, int]
 
@@ -53,7 +51,7 @@ class RowPass(Pass[Sizes, tuple[float, int, int]]):
         addresses: Sequence[int],
         constants: Sequence[float],
         sizes: Sizes,
-        ignored: int = NO_INDEX,
+        ignored: int | None = None,
         averaged: bool = False,
     ) -> tuple[float, int]:
         """Go over the rows of dense tensors.
@@ -62,14 +60,18 @@ class RowPass(Pass[Sizes, tuple[float, int, int]]):
             addresses: of the program's operands, those to write among them.
             constants: the values of the program's scalars.
             sizes: how the elements lie.
-            ignored: rows with this index take no part: their value and derivatives are 0.
+            ignored: rows with this index take no part: their value and derivatives are 0. None:
+                every row takes part.
             averaged: divide the sum and the derivatives by the number of rows that take part.
 
         Returns:
             The sum of the rows' values, and the number of a row whose index is no place in it, or
             -1.
         """
-        total, wrong_row, taken = self.run(sizes, ignored, 0, averaged, 0, *addresses, *constants)
+        every = ignored is None
+        total, wrong_row, taken = self.run(
+            sizes, ignored or 0, every, 0, averaged, 0, *addresses, *constants
+        )
         if averaged:
             total = total / taken if taken else math.nan
         return total, wrong_row

@@ -6,7 +6,9 @@ from typing import Any
 
 import torch
 
+from thalweg.engine.passes.memory import has_memory
 from thalweg.losses.evaluation.evaluator import Evaluator, Gradients, Needed, Tensors
+from thalweg.losses.evaluation.operands import are_plain, kernels_may_run
 from thalweg.rule.formula import BACKWARD, EACH, FACTOR, SUM
 
 
@@ -41,23 +43,23 @@ class _Sum(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, evaluator: Evaluator, *values: torch.Tensor) -> torch.Tensor:
-        ctx.evaluator = evaluator
-        ctx.save_for_backward(*values)
+        _save(ctx, evaluator, values)
         (total,), ctx.gradients = evaluator(values)
         return _number_like(values[0], total * evaluator.scale, evaluator.dtype)
 
     @staticmethod
     def backward(ctx: Any, upstream: torch.Tensor) -> Any:
-        if torch.is_grad_enabled():
-            return None, *_differentiable_gradients(ctx, upstream)
-        gradients, ctx.gradients = ctx.gradients, None
+        if torch.is_grad_enabled() or not are_plain([upstream]):
+            return None, *_by_tensor_operations(ctx, upstream)
+        # In one step: another thread may run backward of the same loss.
+        gradients: Gradients | None = vars(ctx).pop("gradients", None)
         factor = upstream.item()
         if factor != 1.0 and ctx.evaluator.dtype is torch.float16:
             # A gradient scaler's factor lifts gradients into float16's range: multiply before
             # rounding.
-            return None, *_gradients(ctx, SUM, **{FACTOR: ctx.evaluator.scale * factor})
+            return None, *_gradients(ctx, SUM, upstream, **{FACTOR: ctx.evaluator.scale * factor})
         if gradients is None:  # returned before, and the caller may have changed them since
-            gradients = _gradients(ctx, SUM)
+            gradients = _gradients(ctx, SUM, torch.ones_like(upstream))
         if factor != 1.0:
             gradients = [None if g is None else g.mul_(factor) for g in gradients]
         return None, *gradients
@@ -68,40 +70,74 @@ class _Values(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, evaluator: Evaluator, *values: torch.Tensor) -> torch.Tensor:
-        ctx.evaluator = evaluator
-        ctx.save_for_backward(*values)
+        _save(ctx, evaluator, values)
         result = evaluator.new_values(values)
+        ctx.size, ctx.dtype = result.shape, result.dtype
         evaluator(values, result)
         return result
 
     @staticmethod
     def backward(ctx: Any, upstream: torch.Tensor) -> Any:
-        if torch.is_grad_enabled():
-            return None, *_differentiable_gradients(ctx, upstream)
-        return None, *_gradients(ctx, BACKWARD, upstream)
+        if upstream.shape != ctx.size:  # autograd has checked it, if it has called
+            raise RuntimeError(
+                f"backward of a loss: the gradient must have the loss's size {tuple(ctx.size)}, "
+                f"got {tuple(upstream.shape)}"
+            )
+        if torch.is_grad_enabled() or not are_plain([upstream]):
+            return None, *_by_tensor_operations(ctx, upstream)
+        return None, *_gradients(ctx, BACKWARD, upstream.to(ctx.dtype))
 
 
-def _gradients(ctx: Any, kind: str, *upstream: torch.Tensor, **options: Any) -> Gradients:
+def _save(ctx: Any, evaluator: Evaluator, values: Tensors) -> None:
+    ctx.evaluator = evaluator
+    ctx.save_for_backward(*values)
+    ctx.kinds = [(v.shape, v.dtype) for v in values]
+
+
+def _saved(ctx: Any) -> list[torch.Tensor]:
+    """The saved operands, as the evaluator knows them; a hook may have brought back others."""
+    values = [*ctx.saved_tensors]
+    for k, (shape, dtype) in enumerate(ctx.kinds):
+        v = values[k]
+        if v.dtype is dtype and v.shape == shape:
+            continue
+        converts = ctx.evaluator.converts and v.is_floating_point() == dtype.is_floating_point
+        if v.shape != shape or not converts:
+            raise RuntimeError(
+                f"backward of a loss: the operand saved as {dtype} of size {tuple(shape)} came "
+                f"back as {v.dtype} of size {tuple(v.shape)}; hooks on saved tensors must bring "
+                "back what they were given"
+            )
+        values[k] = v.to(dtype)
+    return values
+
+
+def _gradients(ctx: Any, kind: str, upstream: torch.Tensor, **options: Any) -> Gradients:
     """The gradients, computed by a pass over the saved operands."""
+    values = _saved(ctx)
+    if not kernels_may_run() or not all(map(has_memory, values)):
+        return _by_tensor_operations(ctx, upstream)
     evaluator = ctx.evaluator.with_kind(kind, ctx.needs_input_grad[1:], **options)
-    # A hook on saved tensors may have changed their layout.
-    evaluator, values = evaluator.arranged([*ctx.saved_tensors])
+    evaluator, values = evaluator.arranged(values)
+    given = [evaluator.arranged_upstream(upstream, values)] if kind == BACKWARD else []
     gradients: Gradients
-    _, gradients = evaluator(values, *[evaluator.arranged_upstream(u, values) for u in upstream])
+    _, gradients = evaluator(values, *given)
     return gradients
 
 
-def _differentiable_gradients(ctx: Any, upstream: torch.Tensor) -> Gradients:
+def _by_tensor_operations(ctx: Any, upstream: torch.Tensor) -> Gradients:
     """The gradients, computed by tensor operations that autograd can differentiate again."""
     needed = ctx.needs_input_grad[1:]
-    # Views: one operand may be another one, or computed from it, and each has its own gradient.
-    values = [v.view_as(v) for v in ctx.saved_tensors]
-    result = ctx.evaluator.by_tensor_operations(values)
+    again = torch.is_grad_enabled()
+    with torch.enable_grad():
+        # Views: one operand may be another one, or computed from it, and each has its own gradient.
+        values = [v.view_as(v) for v in _saved(ctx)]
+        result = ctx.evaluator.by_tensor_operations(values)
     if not result.requires_grad:  # it does not depend on any operand that needs a gradient
         return [None] * len(values)
     wanted = [v for v, need in zip(values, needed, strict=True) if need]
     found = iter(
-        torch.autograd.grad(result, wanted, upstream, create_graph=True, allow_unused=True)
+        torch.autograd.grad(result, wanted, upstream, create_graph=again, allow_unused=True)
     )
     return [next(found) if need else None for need in needed]
 
@@ -110,7 +146,7 @@ def _without_search_for_transforms(function: Any) -> Callable[..., torch.Tensor]
     """``function.apply`` for operands that no ``torch.func`` transform is tracking.
 
     ``Function.apply`` looks for such transforms, which takes longer than the rest of the call.
-    :func:`have_kernel` has already excluded them.
+    :func:`are_plain` has already excluded them.
     """
     apply: Callable[..., torch.Tensor] = super(torch.autograd.Function, function).apply
     return apply

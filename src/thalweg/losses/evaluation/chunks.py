@@ -15,6 +15,8 @@ from thalweg.rule.formula import EACH
 
 Tensor = torch.Tensor
 
+OF_PRODUCTS = ("input", "linear_weight", "linear_bias")
+
 
 def linear_logits(input: Tensor, linear_weight: Tensor, linear_bias: Tensor | None) -> Tensor:
     """``input @ linear_weight.T + linear_bias``, of size [N, C, *] or [C].
@@ -66,7 +68,12 @@ class ChunkEvaluator(NamedTuple):
         return self._replace(of_logits=self.of_logits.with_kind(kind, (), **options), needed=needed)
 
     def arranged(self, values: list[Tensor]) -> "tuple[ChunkEvaluator, list[Tensor]]":
-        return self, values  # matrix products take any strides
+        """Matrix products take any strides, the kernel that reads targets and weights does not."""
+        laid_out = [
+            v if name in OF_PRODUCTS else v.contiguous()
+            for name, v in zip(self.names, values, strict=True)
+        ]
+        return self, laid_out
 
     def new_values(self, values: Tensors) -> Tensor:
         return values[0].new_empty(len(values[0]), dtype=self.dtype)
@@ -81,6 +88,10 @@ class ChunkEvaluator(NamedTuple):
         operands += [given[name] for name in ("weight",) if name in given]
         each = self.of_logits.with_kind(EACH, ()).by_tensor_operations(operands)
         return each if self.kind == EACH else summed(each, 1.0) * self.scale
+
+    @property
+    def converts(self) -> bool:
+        return False
 
     def __call__(self, values: Tensors, *of_rows: Tensor) -> tuple[list[float], Gradients]:
         given = dict(zip(self.names, values, strict=True))

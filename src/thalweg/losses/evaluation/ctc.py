@@ -12,6 +12,7 @@ import numpy.typing as npt
 import torch
 
 from thalweg.engine.passes import handwritten
+from thalweg.engine.passes.memory import has_memory
 from thalweg.losses.checks import readable
 from thalweg.losses.evaluation.autograd import evaluated
 from thalweg.losses.evaluation.evaluator import Gradients, Needed, Tensors
@@ -72,7 +73,12 @@ def evaluate_ctc(log_probs: Tensor, task: Task, reduction: str) -> Tensor:
     if dtype in HALVES:
         return evaluate_ctc(log_probs.float(), task, reduction).to(dtype)
     weights = task.weights(reduction)
-    if isinstance(weights, Tensor) or not task.known or not have_kernel([log_probs]):
+    if (
+        isinstance(weights, Tensor)
+        or not task.known
+        or not have_kernel([log_probs])
+        or not has_memory(task.targets)
+    ):
         return _by_tensor_operations(log_probs, task.targets, task, weights)
     needed = (torch.is_grad_enabled() and log_probs.requires_grad, False)
     kind = EACH if weights is None else SUM
@@ -99,6 +105,10 @@ class CTCEvaluator(NamedTuple):
     weights: list[float] | None
     scale: float = 1.0
 
+    @property
+    def converts(self) -> bool:
+        return False
+
     def __call__(
         self, values: Tensors, *values_or_upstream: Tensor
     ) -> tuple[list[float], Gradients]:
@@ -119,7 +129,8 @@ class CTCEvaluator(NamedTuple):
         return self._replace(kind=kind, needed=needed, scale=options.get(FACTOR, self.scale))
 
     def arranged(self, values: list[Tensor]) -> "tuple[CTCEvaluator, list[Tensor]]":
-        return self, values  # the kernel takes any strides
+        log_probs, targets = values  # the kernel takes any strides of log_probs
+        return self, [log_probs, targets.contiguous()]
 
     def new_values(self, values: Tensors) -> Tensor:
         return values[0].new_empty(values[0].shape[1])
@@ -146,7 +157,7 @@ def _run_kernel(
     width, rows = 2 * task.longest + 5, 1 if gradient is None else steps
     room = 1 + width * (5 + 2 * rows + 2 * (rows + 1))
     slots = min(torch.get_num_threads(), samples)
-    memory = torch.empty(slots * room, dtype=torch.float64)
+    memory = torch.empty(slots * room, dtype=torch.float64, device="cpu")
     arguments = [
         *(0, slots, samples, steps, classes, task.blank, task.zero_infinity),
         *(log_probs.dtype is torch.float64, log_probs.data_ptr(), table.ctypes.data),
@@ -205,7 +216,9 @@ def _by_tensor_operations(
     p = torch.where(p < torch.inf, p, 0.0)
     first = (p - p.detach()).sum((0, 2))
     finite = each.detach() < torch.inf
-    zeroed = (each.detach() == torch.inf) & task.zero_infinity
+    # The tracer has no operation for a tensor and a bool.
+    infinite = each.detach() == torch.inf
+    zeroed = infinite if task.zero_infinity else torch.zeros_like(infinite)
     first = first * torch.where(finite | zeroed, 1.0, torch.nan)
     each = torch.where(finite, each + first, torch.where(zeroed, 0.0, each))
     if weights is not None:

@@ -90,6 +90,8 @@ class ElementEvaluator:
         options: what the formula reads from ``h``, and for ``SUM`` the option FACTOR.
     """
 
+    converts = True
+
     def __init__(
         self,
         formula: Formula,

@@ -29,6 +29,13 @@ class Evaluator(Protocol):
     def scale(self) -> float:
         """What the sum is multiplied by; the gradients of ``SUM`` contain it already."""
 
+    @property
+    def converts(self) -> bool:
+        """Whether operands that come back from hooks in another precision are converted.
+
+        Where not, they are refused: torch does either, for the same losses.
+        """
+
     def __call__(
         self, values: Tensors, *values_or_upstream: torch.Tensor
     ) -> tuple[list[float], Gradients]:

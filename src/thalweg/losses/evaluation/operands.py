@@ -3,8 +3,9 @@
 import torch
 
 from thalweg.engine.formats import FORMATS
-from thalweg.engine.layout import PLAIN_TENSORS, is_dense, memory_order
-from thalweg.engine.passes.elementwise import autocast_is_on, is_wrapped
+from thalweg.engine.layout import is_dense, memory_order
+from thalweg.engine.passes.elementwise import autocast_is_on
+from thalweg.engine.passes.memory import has_memory, is_watched
 from thalweg.losses.evaluation.evaluator import Tensors
 
 HALVES = (torch.float16, torch.bfloat16)
@@ -21,19 +22,21 @@ def have_kernel(values: Tensors) -> bool:
 
 def are_plain(values: Tensors) -> bool:
     """Whether kernels can read these tensors: one dtype, plain memory, whatever their shapes."""
-    if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
-        return False
-    if torch.autograd.forward_ad._current_level >= 0:  # kernels compute no tangents
-        return False
     dtype = values[0].dtype
-    if dtype not in FORMATS:
+    if dtype not in FORMATS or not kernels_may_run():
         return False
     for v in values:
-        if type(v) not in PLAIN_TENSORS or not v.is_cpu or v.layout is not torch.strided:
+        if v.dtype is not dtype:
             return False
-        if v.is_neg() or is_wrapped(v) or v.dtype is not dtype:
+        if not has_memory(v):
             return False
     return True
+
+
+def kernels_may_run() -> bool:
+    """Whether a kernel can take the place of operations here."""
+    # It computes no tangents.
+    return not is_watched() and torch.autograd.forward_ad._current_level < 0
 
 
 def broadcast(values: list[torch.Tensor]) -> list[torch.Tensor]:
@@ -62,6 +65,15 @@ def of_one_dtype(values: list[torch.Tensor]) -> list[torch.Tensor]:
     return [v.to(dtype) for v in values]
 
 
+def is_under_autocast(device: str) -> bool:
+    """Whether ``torch.autocast`` is on for a type of device; there is none for some, as "meta"."""
+    return (
+        autocast_is_on()
+        and torch.amp.is_autocast_available(device)
+        and torch.is_autocast_enabled(device)
+    )
+
+
 def in_float32_under_autocast(
     tensors: list[torch.Tensor], composed: bool = False
 ) -> list[torch.Tensor]:
@@ -82,7 +94,7 @@ def in_float32_under_autocast(
     if not autocast_is_on():
         return tensors
     device = tensors[0].device.type
-    if not torch.is_autocast_enabled(device) or (composed and device == "cpu"):
+    if not is_under_autocast(device) or (composed and device == "cpu"):
         return tensors
     return [t.float() if t.dtype in HALVES else t for t in tensors]
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import torch
 
+from thalweg.engine.passes.memory import has_memory
 from thalweg.losses.evaluation.operands import are_plain, of_one_dtype
 from thalweg.rule.rows import Kind
 
@@ -31,13 +32,11 @@ def numbers_of_one_dtype(kinds: tuple[Kind, ...], values: list[Tensor]) -> list[
 
 def have_row_kernel(kinds: tuple[Kind, ...], values: list[Tensor]) -> bool:
     """Whether one kernel can read all of these operands."""
-    numbers = []
+    numbers: list[Tensor] = []
+    indices: list[Tensor] = []
     for kind, v in zip(kinds, values, strict=True):
-        if kind is not Kind.INDEX:
-            numbers.append(v)
-        elif not v.is_cpu:
-            return False
-    return are_plain(numbers)
+        (indices if kind is Kind.INDEX else numbers).append(v)
+    return are_plain(numbers) and all(v.dtype is torch.int64 and has_memory(v) for v in indices)
 
 
 def arranged_rows(

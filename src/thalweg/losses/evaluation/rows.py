@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 
 from thalweg.engine import observed
-from thalweg.engine.passes.rows import NO_INDEX, RowPass
+from thalweg.engine.passes.rows import RowPass
 from thalweg.losses.checks import readable
 from thalweg.losses.evaluation.autograd import evaluated
 from thalweg.losses.evaluation.evaluator import Gradients, Needed, Options, Tensors
@@ -35,7 +35,7 @@ def evaluate_rows(
     reduction: str,
     dim: int,
     divisor: float | Tensor | None = None,
-    ignored: int = NO_INDEX,
+    ignored: int | None = None,
     composed: bool = False,
 ) -> Tensor:
     """The values of a formula for each row, or their sum over a divisor.
@@ -49,7 +49,8 @@ def evaluate_rows(
         reduction: "none", "sum" or "mean".
         dim: where the dimension C is, counted from the front.
         divisor: of the sum; by default, for "mean", the number of rows that take part.
-        ignored: rows with this index take no part: their value and derivatives are 0.
+        ignored: rows with this index take no part: their value and derivatives are 0. None: every
+            row takes part.
         composed: see :func:`in_float32_under_autocast`.
 
     Raises:
@@ -99,7 +100,7 @@ class RowEvaluator(NamedTuple):
         formula: the formula.
         names: the names of the operands.
         dim: the dimension of a row's elements.
-        ignored: rows with this index take no part.
+        ignored: rows with this index take no part; None: every row does.
         dtype: of every tensor that holds no indices.
         kind: what the kernel does with the values.
         needed: which operands need a gradient; empty if none does.
@@ -113,7 +114,7 @@ class RowEvaluator(NamedTuple):
     formula: RowFormula
     names: tuple[str, ...]
     dim: int
-    ignored: int
+    ignored: int | None
     dtype: torch.dtype
     kind: str
     needed: Needed
@@ -125,6 +126,10 @@ class RowEvaluator(NamedTuple):
     @property
     def scale(self) -> float:
         return float(self.options[FACTOR])
+
+    @property
+    def converts(self) -> bool:
+        return Kind.INDEX not in self.formula.kinds_of(self.names)
 
     def __call__(
         self, values: Tensors, *values_or_upstream: Tensor
@@ -178,7 +183,7 @@ class RowEvaluator(NamedTuple):
         if not self.averaged:
             return 1
         kinds = self.formula.kinds_of(self.names)
-        if Kind.INDEX in kinds:
+        if Kind.INDEX in kinds and self.ignored is not None:
             return (values[kinds.index(Kind.INDEX)] != self.ignored).sum()
         return math.prod(without(values[0].shape, self.dim))
 
@@ -193,7 +198,9 @@ class RowEvaluator(NamedTuple):
         operands = {}
         for name, kind, v in zip(self.names, kinds, values, strict=True):
             if kind is Kind.INDEX:
-                takes_part = v != self.ignored
+                takes_part = torch.ones_like(v, dtype=torch.bool)
+                if self.ignored is not None:
+                    takes_part = v != self.ignored
                 self._check_indices(values, v, takes_part)
                 v = torch.where(takes_part, v, 0)
             else:
@@ -226,7 +233,7 @@ class RowEvaluator(NamedTuple):
         """The error for a row whose index is no place in it."""
         at = self.formula.kinds_of(self.names).index(Kind.INDEX)
         index, count = int(values[at].reshape(-1)[row]), values[0].shape[self.dim]
-        ignored = "" if self.ignored == NO_INDEX else f", or ignore_index, {self.ignored}"
+        ignored = "" if self.ignored is None else f", or ignore_index, {self.ignored}"
         return IndexError(
             f"{self.owner}: Target {index} is out of bounds: classes must be in [0, {count - 1}]"
             f"{ignored}"
