@@ -12,7 +12,7 @@ from torch.nn import Parameter
 import thalweg.optim as optim
 from tests.engine.running import class_of, optimizer_of
 from thalweg.engine import plan
-from thalweg.engine.backends.cpu import threads
+from thalweg.engine.backends.cpu.addresses import AtOnce
 from thalweg.optim.optimizer import MODES
 from thalweg.rule import Rule
 
@@ -178,16 +178,16 @@ def test_a_large_gradient_lives_until_the_kernel_has_read_it(
     torch.set_num_threads(threads_of_torch)
     p = Parameter(torch.zeros(2**21))
     optimizer = optim.SGD([p], lr=1.0)
-    original = threads.run
+    original = AtOnce.run
     dropped = []
 
-    def drop_and_run(*args) -> None:
+    def drop_and_run(*args) -> bool:
         gradient = weakref.ref(p.grad)
         p.grad = None
         dropped.append(gradient() is None)
-        original(*args)
+        return original(*args)
 
-    monkeypatch.setattr(threads, "run", drop_and_run)
+    monkeypatch.setattr(AtOnce, "run", drop_and_run)
     for _ in range(3):
         p.grad = torch.ones(2**21)
         optimizer.step()

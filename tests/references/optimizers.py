@@ -133,12 +133,13 @@ def rmsprop(p: Array, g: Array, s: State, t: int, h: SimpleNamespace) -> Array:
     """Tieleman & Hinton 2012, lecture 6.5; centred: Graves, arXiv:1308.0850 (2013), eq. 38-41.
 
     Departure: eps is added to the root, and lr multiplies the momentum buffer, not the gradient.
+    A variance is at least 0, whatever rounding makes of it.
     """
     g = g + h.weight_decay * p
     v = s["square_avg"] = h.alpha * s.get("square_avg", 0.0) + (1 - h.alpha) * g**2
     if h.centered:
         mean = s["grad_avg"] = h.alpha * s.get("grad_avg", 0.0) + (1 - h.alpha) * g
-        v = v - mean**2
+        v = np.maximum(v - mean**2, 0.0)
     step = g / (np.sqrt(v) + h.eps)
     if h.momentum:
         step = s["momentum_buffer"] = h.momentum * s.get("momentum_buffer", 0.0) + step

@@ -27,6 +27,9 @@ from thalweg.engine.support import Choice
 from thalweg.engine.torch_internals import not_traced
 from thalweg.rule import Program, Rule
 
+# One for what is not as it was, another where that turns out to overlap.
+MOST_PLANS = 2
+
 
 class Engine:
     """Runs one rule for one owner.
@@ -79,10 +82,16 @@ class Engine:
                 if not (plan.holds(owner, access, self.values) and plan.prepare(access)):
                     plan = self._plan_anew(owner)
                 with uninterrupted() as block:
-                    if not plan.look(access):
-                        plan = block.but_for(lambda: self._plan_anew(owner))
-                        _require(plan.look(owner.state.access))
-                    self._run(plan)
+                    if plan.together is not None and plan.together.run(access.exposed):
+                        self._finish(plan.units, plan.units)
+                    else:
+                        for _ in range(MOST_PLANS):
+                            if plan.look(owner.state.access):
+                                break
+                            plan = block.but_for(lambda: self._plan_anew(owner))
+                        else:
+                            _require(plan.look(owner.state.access))
+                        self._run(plan)
                     if count is not None:
                         count()
             except BaseException:
@@ -93,7 +102,7 @@ class Engine:
     def _plan_anew(self, owner: Owner) -> Plan:
         self.plan_anew()  # whatever raises below, the next step plans again
         owner.before_plan()
-        plan = self._plan = self._planner.plan(owner, self.values)
+        plan = self._plan = self._planner.plan(owner, self.values, self._plan.overlapping)
         access = owner.state.access
         _require(plan.holds(owner, access, self.values) and plan.prepare(access))
         return plan
@@ -110,11 +119,14 @@ class Engine:
             else:
                 run_stages(busy, done.append)
         finally:
-            former = self._planner.former
-            for unit in done:
+            self._finish(done, busy)
+
+    def _finish(self, done: list[Unit], begun: list[Unit]) -> None:
+        for unit in done:
+            if not unit.idle:
                 unit.finish()
-            if former.entries:
-                self._keep_states(done, busy)
+        if self._planner.former.entries:
+            self._keep_states(done, begun)
 
     def _keep_states(self, done: list[Unit], begun: list[Unit]) -> None:
         """Keep the states that were created for what has been updated now."""

@@ -17,12 +17,21 @@ import torch
 from thalweg.engine.backends import find
 from thalweg.engine.backends.base import Backend, Subject, Unit
 from thalweg.engine.backends.cpu.addresses import Identities
+from thalweg.engine.backends.cpu.together import Together
 from thalweg.engine.initial_states import check_state, formats_of, prepare_state
 from thalweg.engine.interrupts import uninterrupted
+from thalweg.engine.overlaps import Ranges
 from thalweg.engine.scalars import ScalarStates
 from thalweg.engine.slots import GradientKind, Group, Slot, Values, slots_of
 from thalweg.engine.state import Access, FormerEntries, OptimizerState
-from thalweg.engine.support import Choice, GradientPolicy, check_gradient, choose, warn_of_no_kernel
+from thalweg.engine.support import (
+    OVERLAPPING,
+    Choice,
+    GradientPolicy,
+    check_gradient,
+    choose,
+    warn_of_no_kernel,
+)
 from thalweg.rule import Program, Rule
 
 # Units that are kept for when the switches are set again as they were.
@@ -55,6 +64,8 @@ class Plan:
         waiting: the parameters that have had no gradient yet.
         made_for: what it was made for; None: nothing, make another.
         single_stage: no unit has more than one stage.
+        together: what looks and runs in one call, where that can be.
+        overlapping: at the last look, the parameters that a kernel must not update side by side.
     """
 
     units: list[Unit] = field(default_factory=list)
@@ -62,6 +73,8 @@ class Plan:
     waiting: list[Slot] = field(default_factory=list)
     made_for: "Surroundings | None" = None
     single_stage: bool = True
+    together: Together | None = None
+    overlapping: frozenset[int] = frozenset()
 
     def holds(self, owner: Owner, access: Access, values: Values | None) -> bool:
         """Whether groups, parameters and states are what it was made for."""
@@ -79,7 +92,17 @@ class Plan:
     def look(self, access: Access) -> bool:
         """Find all units' operands; False if some are not what was planned for."""
         exposed = access.exposed
-        return False not in [unit.look(exposed) for unit in self.units]
+        if False in [unit.look(exposed) for unit in self.units]:
+            return False
+        if any(unit.moved for unit in self.units):
+            found = [unit.ranges() for unit in self.units]
+            ranges = Ranges.of([each for each in found if each is not None])
+            self.overlapping = ranges.overlapping()
+            if self.overlapping:
+                return False
+            for unit in self.units:
+                unit.avoid(*ranges.only_written())
+        return True
 
 
 class Surroundings:
@@ -134,8 +157,16 @@ class Planner:
         self._programs: dict[tuple[float, ...], Program] = {}  # found during one plan
         self._units: OrderedDict[Any, Sequence[Unit]] = OrderedDict()
 
-    def plan(self, owner: Owner, values: Values | None) -> Plan:
+    def plan(
+        self, owner: Owner, values: Values | None, apart: frozenset[int] = frozenset()
+    ) -> Plan:
         """Make a plan; states of parameters with a gradient are created.
+
+        Args:
+            owner: the optimizer.
+            values: what stands for the gradients, if anything does.
+            apart: the parameters that are updated one after the other, in their order, as their
+                memory overlaps with that of others.
 
         Raises:
             RuntimeError: a gradient that cannot be used; ``fused=True`` where it cannot be.
@@ -151,7 +182,10 @@ class Planner:
             rows = g.is_sparse and owner.sparse_gradient(slot.group) == "rows"
             slot.kind = GradientKind(g.dtype, g.is_sparse, rows)
             subject = self._subject(owner, slot, g, rows)
-            backends[slot], plan.choices[slot.index] = choose(self.rule, subject)
+            if slot.index in apart:
+                backends[slot], plan.choices[slot.index] = OVERLAPPING
+            else:
+                backends[slot], plan.choices[slot.index] = choose(self.rule, subject)
         members: dict[Any, list[Slot]] = defaultdict(list)
         for slot, backend in backends.items():
             self.former.note(owner.state, slot.param)
@@ -163,9 +197,11 @@ class Planner:
             slot.formats = {name: form for name, form in formats.items() if form is not None}
             dtypes = tuple(tensor.dtype for tensor in states.values())
             # A group that autograd sees through runs apart from others.
-            apart = bool(slot.group.get("differentiable"))
+            own: Any = bool(slot.group.get("differentiable"))
+            if slot.index in apart:
+                own = slot.index
             kinds = (p.dtype, p.device, slot.kind, dtypes, *slot.formats.values())
-            key = (backend.name, program, *kinds, apart)
+            key = (backend.name, program, *kinds, own)
             members[key].append(slot)
         warn_of_no_kernel(self.rule, ((slot, plan.choices[slot.index]) for slot in backends))
         self.former.forget_unchanged(owner.state)
@@ -175,6 +211,7 @@ class Planner:
         order = {"eager": 0, "foreach": 1}
         plan.units.sort(key=lambda unit: order.get(plan.choices[unit.slots[0].index].backend, 2))
         plan.single_stage = all(len(unit.program.stages) == 1 for unit in plan.units)
+        plan.together = Together.of(plan.units)
         plan.waiting = [slot for slot in self.slots if slot.index not in plan.choices]
         plan.made_for = Surroundings(owner, values)
         return plan
@@ -225,6 +262,8 @@ class Planner:
         units = self._units.pop(full, None)
         if units is None or not all(unit.look(exposed=True) for unit in units):
             units = find(key[0]).units(key[1], slots, self.scalars)
+        for unit in units:
+            unit.moved = True  # among others than before
         self._units[full] = units
         if len(self._units) > KEPT_UNITS:
             self._units.popitem(last=False)

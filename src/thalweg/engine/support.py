@@ -7,7 +7,7 @@ from typing import Protocol
 
 import torch
 
-from thalweg.engine.backends import chain
+from thalweg.engine.backends import chain, find
 from thalweg.engine.backends.base import Backend, Subject
 from thalweg.engine.slots import Group, Slot
 from thalweg.rule import Rule
@@ -37,6 +37,10 @@ class Choice:
 
     backend: str
     reason: str
+
+
+# Of parameters whose operands overlap with others: torch's operations, one parameter at a time.
+OVERLAPPING = find("eager"), Choice("eager", "its memory overlaps with that of another operand")
 
 
 def check_gradient(rule: Rule, owner: GradientPolicy, slot: Slot, g: torch.Tensor) -> None:

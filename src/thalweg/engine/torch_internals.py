@@ -12,25 +12,22 @@ exported C functions   asking tensors where they are               Python asks, 
 object layout          telling that objects are what they were     Python compares them
 TensorImpl layout      fetching cache lines ahead of their use     nothing is fetched ahead
 dispatch modes         counting steps where tensors are fake       fake counts: torch's error
-dispatch keys          telling plain tensors at one look           two functions are called
+dispatch keys          telling plain tensors at one look           Python asks, one by one
 key sets by name       telling memory from what only looks so      several functions are called
 =====================  ==========================================  ===============================
 """
 
 import ctypes
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, reduce
-from operator import attrgetter, or_
+from operator import or_
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
 import torch
-
-from thalweg.engine.layout import Integers
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -94,19 +91,49 @@ def key_sets(*sets: tuple[str, ...]) -> tuple[int, ...] | None:
         return None
 
 
+# ---- tensors without memory ---------------------------------------------------------------------
+
+
+def missing_memory(tensor: torch.Tensor) -> str | None:
+    """What a tensor is that has a plain tensor's class and no memory; None: it has memory.
+
+    Asked before anything that such a tensor raises for.
+    """
+    for test, what in _tests_of_memory():
+        if test(tensor):
+            return what
+    return None
+
+
+@cache
+def _tests_of_memory() -> list[tuple[Callable[[torch.Tensor], bool], str]]:
+    found: list[tuple[Callable[[torch.Tensor], bool], str]] = []
+    functorch = getattr(torch._C, "_functorch", None)
+    for owner, name, what in (
+        (functorch, "is_functorch_wrapped_tensor", "a tensor of a torch.func transform"),
+        (torch, "_is_functional_tensor", "a functional tensor"),
+        (torch, "_is_zerotensor", "a zero without memory"),
+    ):
+        test = getattr(owner, name, None)
+        if test is not None:
+            found.append((test, what))
+    return found
+
+
 # ---- functions that libtorch exports ------------------------------------------------------------
 
-# Its stable C interface, and three functions of C++ by their mangled names. The first is c10's
-# `TensorImpl::grad() const`.
+# Its stable C interface, whose functions catch what they throw, and two of C++ by their mangled
+# names: c10's `TensorImpl::grad() const`, which throws nothing, and one that throws for inference
+# tensors alone.
 _EXPORTED = {
     "grad": ("c10", "_ZNK3c1010TensorImpl4gradEv"),
-    "is_neg": ("torch_cpu", "_ZN2at4_ops6is_neg4callERKNS_6TensorE"),
     "data_ptr": ("torch_cpu", "aoti_torch_get_data_ptr"),
     "dtype": ("torch_cpu", "aoti_torch_get_dtype"),
-    "device_type": ("torch_cpu", "aoti_torch_get_device_type"),
     "dim": ("torch_cpu", "aoti_torch_get_dim"),
     "sizes": ("torch_cpu", "aoti_torch_get_sizes"),
     "strides": ("torch_cpu", "aoti_torch_get_strides"),
+    "storage_offset": ("torch_cpu", "aoti_torch_get_storage_offset"),
+    "storage_size": ("torch_cpu", "aoti_torch_get_storage_size"),
     "bump_version": ("torch_cpu", "_ZN5torch8autograd4impl12bump_versionERKN2at6TensorE"),
 }
 
@@ -148,16 +175,6 @@ def undefined_impl() -> int | None:
 
 
 # ---- where objects keep what --------------------------------------------------------------------
-
-_impl_of = attrgetter("_cdata")
-
-
-def tensor_impls(tensors: Iterable[torch.Tensor]) -> Integers:
-    """The addresses of the tensors' TensorImpls: equal means the same tensors.
-
-    Not ``id``: ``torch.utils.swap_tensors`` keeps a parameter and exchanges its TensorImpl.
-    """
-    return np.fromiter(map(_impl_of, tensors), np.int64)
 
 
 @cache

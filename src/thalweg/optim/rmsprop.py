@@ -2,7 +2,8 @@
 
 Source: Hinton, Srivastava and Swersky, "Neural Networks for Machine Learning", lecture 6e, 2012.
 Centered: Graves, "Generating Sequences With Recurrent Neural Networks", 2013, equations (38)-(41),
-with eps added to the root, as torch has it.
+with eps added to the root, as torch has it; and no variance is below 0, which torch lets rounding
+make it, to take the root of.
 """
 
 from typing import Any
@@ -12,7 +13,7 @@ import torch
 from thalweg.optim.optimizer import Number, Optimizer, Params, Transforms
 from thalweg.optim.options import given_but_fused
 from thalweg.ranges import NON_NEGATIVE
-from thalweg.rule import Rule, lerp, sqrt
+from thalweg.rule import Rule, lerp, maximum, sqrt
 from thalweg.transforms import l2_decay, maximized
 
 
@@ -20,7 +21,8 @@ def rmsprop(p: Any, g: Any, s: Any, h: Any) -> Any:
     s.square_avg = variance = h.alpha * s.square_avg + (1 - h.alpha) * g * g
     if h.centered:
         s.grad_avg = lerp(s.grad_avg, g, 1 - h.alpha)
-        variance = variance - s.grad_avg * s.grad_avg
+        # Rounding may leave less than nothing of a variance that is small beside the mean.
+        variance = maximum(variance - s.grad_avg * s.grad_avg, 0.0)
     denominator = sqrt(variance) + h.eps
     if h.momentum > 0:
         s.momentum_buffer = h.momentum * s.momentum_buffer + g / denominator
@@ -35,7 +37,7 @@ class RMSprop(Optimizer, torch.optim.RMSprop):
 
         g   <- g + weight_decay * p
         v   <- alpha * v + (1 - alpha) * g^2
-        a   <- alpha * a + (1 - alpha) * g,  v' = v - a^2        (centered; else v' = v)
+        a   <- alpha * a + (1 - alpha) * g,  v' = max(v - a^2, 0)   (centered; else v' = v)
         buf <- momentum * buf + g / (sqrt(v') + eps)
         p   <- p - lr * buf
 

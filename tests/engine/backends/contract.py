@@ -315,12 +315,24 @@ class Stepper:
     def run(self, units: Sequence[Unit]) -> None:
         """Run units to their end."""
         for unit in units:
-            assert unit.prepare(True)
             if self.tamper is not None:
-                self.tamper(unit)
+                self._tamper_with(unit, self.tamper)
+            assert unit.prepare(True)
             assert unit.look(True)
         busy = [unit for unit in units if not unit.idle]
         run_stages(busy, lambda unit: unit.finish())
+
+    def _tamper_with(self, unit: Unit, tamper: Callable[[Unit], None]) -> None:
+        """Let the constants be changed as soon as they are computed for the next step."""
+        constants = unit.constants
+
+        def prepare(exposed: bool = False) -> bool:
+            del constants.prepare  # the method is there again
+            held = constants.prepare(exposed)
+            tamper(unit)
+            return held
+
+        constants.prepare = prepare
 
     def _prepared(self, slot: Slot) -> Program:
         """A parameter's program, after its states are created."""

@@ -12,6 +12,8 @@ from typing import Any, Protocol
 import torch
 
 from thalweg.engine.formats import Format
+from thalweg.engine.layout import Integers
+from thalweg.engine.overlaps import Ranges
 from thalweg.engine.scalars import ConstantTable, ScalarStates
 from thalweg.engine.slots import Slot
 from thalweg.rule import Program
@@ -65,11 +67,13 @@ class Unit(ABC):
         constants: the values of ``program.constants`` for this step.
         absent: the places in ``slots`` of the parameters without a gradient at this step. They are
             left as they are.
+        moved: whether since :meth:`avoid` the memory of an operand is another one.
         updated: where the last stage raised, the places of the parameters that were updated, and
             counted, before.
     """
 
     updated: Sequence[int] = ()
+    moved: bool = False
     device = torch.device("cpu")
     takes_floats = True
 
@@ -114,6 +118,14 @@ class Unit(ABC):
     def finish(self) -> None:
         """Count the step and let go of what only this step needed."""
         self.constants.finish(self.absent)
+
+    def ranges(self) -> Ranges | None:
+        """Where the operands lie that a kernel reads and writes; None: no kernel does."""
+        return None
+
+    def avoid(self, starts: Integers, stops: Integers) -> None:
+        """Take note of what the kernels of all units write: ranges of memory, sorted and apart."""
+        self.moved = False
 
     @property
     def idle(self) -> bool:

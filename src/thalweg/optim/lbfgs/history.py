@@ -44,13 +44,13 @@ class History:
         self.order = list(range(kept))  # rows, oldest pair first
         self.spare = kept
         self.steps, self.changes = list(self.s[:kept]), list(self.y[:kept])
-        self.sy = torch.zeros(size + 1, size + 1, dtype=torch.float64)  # s_i . y_j, by rows
-        self.yy = torch.zeros(size + 1, size + 1, dtype=torch.float64)
+        # s_i . y_j and y_i . y_j, by rows.
+        self.sy, self.yy = torch.zeros(2, size + 1, size + 1, dtype=torch.float64, device="cpu")
         for block in range(0, len(like), 16 * BLOCK):  # by parts: all blocks' results can be large
             s_part, y_part = (m[:kept, block : block + 16 * BLOCK] for m in (self.s, self.y))
             self.sy[:kept, :kept] += products(s_part, y_part)
             self.yy[:kept, :kept] += products(y_part, y_part)
-        self.al = torch.empty(0, dtype=torch.float64)  # the first loop's coefficients
+        self.al = torch.empty(0, dtype=torch.float64, device="cpu")  # the first loop's coefficients
         self.begin()
 
     def begin(self) -> None:
@@ -123,7 +123,7 @@ class History:
         """
         if not self.order:
             return -gradient
-        order = torch.tensor(self.order)
+        order = torch.tensor(self.order, device="cpu")
         r, yy = self.sy[order][:, order], self.yy[order][:, order]
         diagonal = r.diagonal()
         h = diagonal[-1] / yy[-1, -1]

@@ -12,9 +12,12 @@ formula (3.59) (the minimizer of a cubic).
 Deviations from the book, so that the iterates are those of ``torch.optim.LBFGS``: a widening step
 stays within [1.01, 10] times the last one, a trial too close to an end of the bracket is moved
 inwards, and a search that runs out of evaluations returns the better of its last two points.
+A point where the loss or its slope is NaN counts as too high: the search turns back from where the
+function is not defined.
 """
 
 from collections.abc import Callable
+from math import isnan
 from typing import NamedTuple
 
 from torch import Tensor
@@ -33,6 +36,10 @@ class Point(NamedTuple):
     gradient: Tensor  # of f at x + t d, [n]
     slope: Tensor  # phi'(t) = gradient . d
 
+    @property
+    def undefined(self) -> bool:
+        return isnan(self.loss) or bool(self.slope.isnan())
+
 
 class Search(NamedTuple):
     """What all parts of one search share."""
@@ -45,9 +52,9 @@ class Search(NamedTuple):
     c2: float
 
     def decreases(self, point: Point) -> bool:
-        """The first condition; a NaN loss passes it, because torch's search also widens then."""
+        """The first condition."""
         limit = self.start.loss + self.c1 * point.t * self.start.slope
-        return not bool(point.loss > limit)
+        return not (point.undefined or bool(point.loss > limit))
 
     def is_flat(self, point: Point) -> bool:
         return bool(abs(point.slope) <= -self.c2 * self.start.slope)
@@ -149,11 +156,13 @@ def cubic_minimizer(a: Point, b: Point, bounds: tuple[float, float] | None = Non
     d2 = square.sqrt()
     share = (right.slope + d2 - d1) / (right.slope - left.slope + 2 * d2)
     t = float(right.t - (right.t - left.t) * share)
-    return min(max(t, low), high)
+    return (low + high) / 2.0 if isnan(t) else min(max(t, low), high)
 
 
 def _lower_index(ends: list[Point]) -> int:
-    return 0 if ends[0].loss <= ends[1].loss else 1
+    if ends[1].undefined:
+        return 0
+    return 1 if ends[0].undefined or ends[1].loss < ends[0].loss else 0
 
 
 def _lower(ends: list[Point]) -> Point:

@@ -39,7 +39,11 @@ def search_along(
     point, used = strong_wolfe(
         trial, start, t, largest, max_ls=max_ls, tolerance_change=tolerance_change
     )
-    move(params, origin, d, point.t)
+    if point is start:  # which t = 0 does not lead to where d is infinite
+        for p, before in zip(params, origin, strict=True):
+            p.copy_(before)
+    else:
+        move(params, origin, d, point.t)
     return point, used
 
 

@@ -22,12 +22,13 @@ def test_torch_exports_what_is_needed() -> None:
     assert LIBRARY is not None, "a torch that renamed a symbol falls back to Python, slowly"
 
 
-def reader_of(params, states=(), dtype=torch.float32, values=()):
+def reader_of(params, states=(), dtype=torch.float32, library=LIBRARY):
     """A reader of parameters and a column of states, and its table of addresses."""
     columns = [list(states)] if states else []
     table = np.zeros((2 + len(columns), len(params)), dtype=np.int64)
-    dtypes = [dtype] * len(table)
-    return addresses.Reader(LIBRARY, params, columns, dtypes, table, values), table
+    reader = addresses.Reader(library, params, columns, [dtype] * len(table), table)
+    reader.prepare(exposed=True)
+    return reader, table
 
 
 class Unit:
@@ -45,8 +46,8 @@ class Unit:
 
 
 def swap(tensor: torch.Tensor) -> None:
-    """Let the object stand for another tensor of the same kind."""
-    torch.utils.swap_tensors(tensor, type(tensor)(torch.ones(2, 3)))
+    """Let the object stand for another tensor."""
+    torch.utils.swap_tensors(tensor, type(tensor)(torch.ones(3, 2)))
 
 
 def pointers(tensors) -> list[int]:
@@ -70,9 +71,11 @@ def test_addresses_are_read(dtype: torch.dtype) -> None:
 @needs_library
 def test_states_are_read_when_asked_for() -> None:
     unit = Unit()
-    assert unit.reader.read(exposed=False)
+    unit.reader.prepare(exposed=False)
+    assert unit.reader.read()
     assert unit.table[2].tolist() == [0, 0]
-    assert unit.reader.read(exposed=True)
+    unit.reader.prepare(exposed=True)
+    assert unit.reader.read()
     assert unit.table[2].tolist() == pointers(unit.states)
 
 
@@ -128,7 +131,7 @@ NOTICED = {
     "parameter of another layout": seen_as((2, 3), (1, 2)),
     "parameter of another shape": seen_as((3, 2), (2, 1)),
     "parameter swapped": lambda u: torch.utils.swap_tensors(
-        u.params[0], Parameter(torch.ones(2, 3))
+        u.params[0], Parameter(torch.ones(3, 2))
     ),
     "state of another dtype": lambda u: setattr(u.states[1], "data", torch.ones(()).double()),
     "state of another shape": lambda u: u.states[0].set_(torch.ones(3, 2)),
@@ -166,7 +169,7 @@ def test_one_tensor_of_thousands_is_noticed_by_any_thread() -> None:
             params[k].grad = torch.ones(1).to_sparse()
             assert not reader.read()
             params[k].grad = gradient
-            other = Parameter(torch.ones(1))
+            other = Parameter(torch.ones(2))
             params[k].grad = None
             torch.utils.swap_tensors(params[k], other)
             assert not reader.read()
@@ -182,9 +185,7 @@ def test_nothing_is_fetched_ahead_of_a_torch_that_is_laid_out_otherwise(monkeypa
     params = [Parameter(torch.ones(1)) for _ in range(40)]
     for p in params[::2]:
         p.grad = torch.ones(1)
-    without = replace(LIBRARY, impls=None, keys=None)
-    table = np.zeros((2, 40), dtype=np.int64)
-    reader = addresses.Reader(without, params, [], [torch.float32] * 2, table)
+    reader, table = reader_of(params, library=replace(LIBRARY, impls=None))
     assert reader.read()
     assert table[0].tolist() == pointers(params)
     assert reader.absent.tolist() == [0, 1] * 20
@@ -228,16 +229,20 @@ def test_identities(count: int, kind: str, monkeypatch) -> None:
 def test_values_are_read_in_place_of_gradients() -> None:
     unit = Unit()
     values = [torch.ones(2, 3), torch.ones(())]
-    reader, table = reader_of(unit.params, unit.states, values=values)
+    reader, table = reader_of(unit.params, unit.states)
+    reader.prepare(True, values)
     assert reader.read()
     assert table[1].tolist() == pointers(values)
-    other = torch.ones(2, 3)
-    torch.utils.swap_tensors(values[0], other)
-    assert not reader.read()
-    torch.utils.swap_tensors(values[0], other)
+    torch.utils.swap_tensors(values[0], torch.ones(2, 3))
     assert reader.read()
+    assert table[1].tolist() == pointers(values)
     values[0].data = torch.ones(3, 2).t()
     assert not reader.read()
+    reader.prepare(True, [values[0], None])
+    assert not reader.read()
+    reader.prepare(True, [None, values[1]])
+    assert reader.read()
+    assert reader.absent.tolist() == [1, 0]
 
 
 @needs_library

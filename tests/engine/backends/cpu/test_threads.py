@@ -15,6 +15,7 @@ from torch.nn import Parameter
 import thalweg.optim as optim
 from tests.engine.running import class_of
 from thalweg.engine.backends.cpu import threads
+from thalweg.engine.backends.cpu.addresses import AtOnce
 from thalweg.engine.backends.cpu.chunks import CHUNK
 from thalweg.engine.backends.cpu.threads import WORTH_A_THREAD
 from thalweg.optim.optimizer import MODES
@@ -78,15 +79,22 @@ def test_the_environment_can_ask_for_numba(monkeypatch) -> None:
     assert threads.openmp_library.__wrapped__() is None
 
 
-def test_set_num_threads_is_obeyed_at_each_step(monkeypatch) -> None:
+def threads_asked_for(monkeypatch) -> list[int]:
+    """How many threads each kernel that has run was to have, from now on."""
     asked: list[int] = []
-    real = threads.run
+    real = AtOnce.run
 
-    def recorded(kernel, arguments, count, *let_go) -> None:
-        asked.append(max(1, count))
-        real(kernel, arguments, count, *let_go)
+    def recorded(self, kernels, let_go) -> bool:
+        done = real(self, kernels, let_go)
+        asked.extend(count for _, _, count in kernels if done)
+        return done
 
-    monkeypatch.setattr(threads, "run", recorded)
+    monkeypatch.setattr(AtOnce, "run", recorded)
+    return asked
+
+
+def test_set_num_threads_is_obeyed_at_each_step(monkeypatch) -> None:
+    asked = threads_asked_for(monkeypatch)
     p = Parameter(torch.ones(4 * WORTH_A_THREAD))
     p.grad = torch.ones_like(p)
     optimizer = optim.SGD([p], lr=0.5)
@@ -98,14 +106,13 @@ def test_set_num_threads_is_obeyed_at_each_step(monkeypatch) -> None:
 
 
 def test_small_work_stays_on_one_thread(monkeypatch) -> None:
-    asked: list[int] = []
-    monkeypatch.setattr(threads, "run", lambda kernel, arguments, count, *_: asked.append(count))
+    asked = threads_asked_for(monkeypatch)
     torch.set_num_threads(8)
     for size in (10, WORTH_A_THREAD, 2 * WORTH_A_THREAD, 5 * WORTH_A_THREAD):
         p = Parameter(torch.ones(size))
         p.grad = torch.ones(size)
         optim.SGD([p], lr=0.5).step()
-    assert [max(1, count) for count in asked] == [1, 1, 2, 5]
+    assert asked == [1, 1, 2, 5]
 
 
 def test_many_small_tensors_are_shared_out() -> None:

@@ -1,196 +1,229 @@
 # mypy: ignore-errors
-"""Source of three compiled functions; loaded through the kernel cache, never imported.
+"""Source of four compiled functions; loaded through the kernel cache, never imported.
 
-``read`` asks the tensors of a unit where they are and whether they are what was planned; ``bump``
-tells autograd that tensors were written; ``compare`` tells whether lists hold the same objects.
-A cell is an int64 holding the address of a TensorImpl, which is all that an ``at::Tensor`` is: the
-address of a cell can be passed where torch's C functions take a tensor.
+``read`` asks the tensors of a unit where they are and whether they are what was planned;
+``at_once`` reads units and, if all is as planned, runs their kernels before anything of others
+can; ``bump`` tells autograd that tensors were written; ``compare`` tells whether lists hold the
+same objects. A cell is an int64 holding the address of a TensorImpl, which is all that an
+``at::Tensor`` is: the address of a cell can be passed where torch's C functions take a tensor.
+Every Python object of a tensor has one.
 
 A thousand tensors are thousands of cache lines, each found through another: parameter, autograd
 metadata, gradient, storage. In training none is in a cache, and waiting for each in turn costs
 more than the update. So ``read`` fetches ahead, some tensors before it asks: each line as soon as
 the one that leads to it is there. A line may be fetched from anywhere, but what leads on is read:
-so each way begins at the objects, which are alive. The cells may be those of tensors that are gone.
+so each way begins at the objects, which are alive.
 
 Like a kernel, each takes the address of its arguments and works through spans of tensors until
 none is left, on as many threads as call it. ``addresses.py`` lays the arguments out. Nothing here
 can raise, and no function of Numba's is called (such as ``min``): the code must do without Numba.
+Nor may torch's functions throw: only a tensor with the dispatch keys of plain ones is asked, with
+functions that catch what they throw, or throw for no such tensor. What is written a word at a time
+compiles in half the time that indexed pointers take, which every new user waits for.
 """
 
 from numba import cfunc
 
 from thalweg.engine.backends.cpu.intrinsics import (
     call,
+    call_in_pool,
     call_with,
-    int32_pointer,
-    int64_pointer,
+    half_word,
     prefetch,
+    set_word,
     take,
+    word,
 )
 
 # How many tensors ahead a line is fetched: a step ahead for each line on the way.
-FIRST, SECOND, THIRD, FOURTH = 16, 12, 8, 4
+FIRST, SECOND, THIRD, FOURTH, FIFTH = 20, 16, 12, 8, 4
 LINE, IMPL = 1, 256  # bytes to fetch: any one line, and what a TensorImpl may lie in
 
 
-def _read(arguments):
-    """Fill in the addresses; set a[1] if any tensor is not as planned, a[2] if one is absent."""
-    a = int64_pointer(arguments)
-    spans, span, tensors = a[3], a[4], a[5]
-    objects, impl_at = int64_pointer(a[6]), a[7]
-    cells, value_cells, state_cells, states = int64_pointer(a[8]), a[9], a[10], a[11]
-    addresses, dtypes = int64_pointer(a[12]), int64_pointer(a[13])
-    first, sizes, strides = int64_pointer(a[14]), int64_pointer(a[15]), int64_pointer(a[16])
-    numbers, absent, undefined = int64_pointer(a[17]), int64_pointer(a[18]), a[19]
-    get_grad, is_neg, get_data_ptr, get_dtype = a[20], a[21], a[22], a[23]
-    get_device, get_dim, get_sizes, get_strides = a[24], a[25], a[26], a[27]
-    storage_at, autograd_at, version_at, grad_at = a[28], a[29], a[30], a[31]
-    answers, value_objects, state_objects = a[32], int64_pointer(a[33]), int64_pointer(a[34])
-    keys_at, plain_keys = a[35], a[36]
+def _read(a):
+    """Fill in the addresses; tell if a tensor is not as planned, absent, or elsewhere than before.
 
-    ticket = take(arguments)
+    The fourth is told of what is written, and of a gradient that has come to overlap with it.
+    """
+    spans, span, tensors = word(a, 4), word(a, 5), word(a, 6)
+    objects, impl_at, given, items_at = word(a, 7), word(a, 8), word(a, 9), word(a, 10)
+    states, state_objects, addresses = word(a, 11), word(a, 12), word(a, 13)
+    kinds, first, sizes, strides = word(a, 14), word(a, 15), word(a, 16), word(a, 17)
+    numbers, absent, undefined, none = word(a, 18), word(a, 19), word(a, 20), word(a, 21)
+    starts, stops, written = word(a, 22), word(a, 23), word(a, 24)
+    keys_at, plain_keys, answers = word(a, 25), word(a, 26), word(a, 27)
+    storage_at, autograd_at, version_at, grad_at = (
+        word(a, 28),
+        word(a, 29),
+        word(a, 30),
+        word(a, 31),
+    )
+    get_grad, get_data_ptr, get_dtype, get_dim = word(a, 32), word(a, 33), word(a, 34), word(a, 35)
+    get_sizes, get_strides, get_offset, get_room = (
+        word(a, 36),
+        word(a, 37),
+        word(a, 38),
+        word(a, 39),
+    )
+    ticket = take(a)
     while ticket < spans:
         answer = answers + 64 * ticket  # a cache line for each span
-        word, half = int64_pointer(answer), int32_pointer(answer)
-        end = (ticket + 1) * span
-        end = end if end < tensors else tensors
         begin = ticket * span
+        end = begin + span
+        end = end if end < tensors else tensors
         # Where nothing is fetched ahead, only the lines that are needed are touched.
         for k in range(begin - FIRST if storage_at else begin, end):
             if storage_at:
-                t = k + FIRST
-                if t < end:
-                    prefetch(objects[t] + impl_at, LINE)
-                    impl = cells[t]
-                    prefetch(impl, IMPL)
-                t = k + SECOND
-                if begin <= t < end:
-                    impl = int64_pointer(int64_pointer(objects[t] + impl_at)[0])
-                    prefetch(impl[storage_at], LINE)
-                    prefetch(impl[version_at], LINE)
-                    metadata = impl[autograd_at]
-                    if value_cells:
-                        impl = int64_pointer(value_cells)[t]
-                        prefetch(impl, IMPL)
-                    elif metadata != 0:
-                        prefetch(metadata + 8 * grad_at, LINE)
-                t = k + THIRD
-                if begin <= t < end and value_cells == 0:
-                    impl = int64_pointer(objects[t] + impl_at)[0]
-                    metadata = int64_pointer(impl)[autograd_at]
-                    if metadata != 0:
-                        impl = int64_pointer(metadata)[grad_at]
-                        prefetch(impl, IMPL)
-                t = k + FOURTH
-                if begin <= t < end:
-                    impl = 0
-                    if value_cells:
-                        impl = int64_pointer(value_objects[t] + impl_at)[0]
-                    else:
-                        impl = int64_pointer(objects[t] + impl_at)[0]
-                        metadata = int64_pointer(impl)[autograd_at]
-                        impl = 0
-                        if metadata != 0:
-                            impl = int64_pointer(metadata)[grad_at]
-                    if impl != 0 and impl != undefined:
-                        prefetch(int64_pointer(impl)[storage_at], LINE)
+                if k + FIRST < end:
+                    prefetch(word(objects, k + FIRST) + impl_at, LINE)
+                if begin <= k + SECOND < end:
+                    prefetch(word(word(objects, k + SECOND) + impl_at, 0), IMPL)
+                if begin <= k + THIRD < end:
+                    impl = word(word(objects, k + THIRD) + impl_at, 0)
+                    prefetch(word(impl, storage_at), LINE)
+                    prefetch(word(impl, version_at), LINE)
+                    prefetch(word(impl, autograd_at) + 8 * grad_at, LINE)
+                for ahead in (FOURTH, FIFTH):
+                    if begin <= k + ahead < end and given == 0:
+                        metadata = word(word(word(objects, k + ahead) + impl_at, 0), autograd_at)
+                        impl = word(metadata, grad_at) if metadata else 0
+                        if ahead == FOURTH:
+                            prefetch(impl, IMPL)
+                        elif impl != 0 and impl != undefined:
+                            prefetch(word(impl, storage_at), LINE)
             if k < begin:
                 continue
 
-            t = k
-            # The objects may stand for other tensors by now (swap_tensors).
-            as_planned = int64_pointer(objects[t] + impl_at)[0] == cells[t]
-            if value_cells and as_planned:
-                impl = int64_pointer(value_cells)[t]
-                as_planned = int64_pointer(value_objects[t] + impl_at)[0] == impl
-            for s in range(states):
-                j = s * tensors + t
-                impl = int64_pointer(state_cells)[j]
-                as_planned = as_planned and int64_pointer(state_objects[j] + impl_at)[0] == impl
-            p = a[8] + 8 * t
-            columns = 1
-            if as_planned:
-                g = value_cells + 8 * t if value_cells else call(get_grad, cells[t])
-                absent[t] = 0
-                if int64_pointer(g)[0] == undefined:
-                    absent[t] = 1
-                    a[2] = 1
-                    addresses[tensors + t] = 0
-                columns = 2 + states
-            dims = first[t + 1] - first[t]
-            for c in range(columns):
-                if c == 1 and absent[t] != 0:
+            p = word(objects, k) + impl_at
+            if given:
+                g = word(word(given, items_at), k)
+                gone = g == none
+                g = g + impl_at
+            else:
+                g = call(get_grad, word(p, 0))
+                gone = word(g, 0) == undefined
+            set_word(absent, k, 1 if gone else 0)
+            if gone:
+                set_word(a, 2, 1)
+                set_word(addresses, tensors + k, 0)
+            dims, elements = word(first, k + 1) - word(first, k), word(numbers, k)
+            for c in range(2 + states):
+                if c == 1 and gone:
                     continue
-                x = p
-                if c == 1:
-                    x = g
-                elif c > 1:
-                    x = state_cells + 8 * ((c - 2) * tensors + t)
-                plain = as_planned and keys_at != 0
-                if plain:
-                    plain = int64_pointer(int64_pointer(x)[0])[keys_at] == plain_keys
-                if as_planned and not plain:  # a sparse tensor has no data
-                    as_planned = call_with(get_device, x, answer) == 0 and half[0] == 0  # cpu
-                if as_planned and not plain:
-                    as_planned = call(is_neg, x) & 255 == 0
-                if as_planned:
-                    as_planned = call_with(get_dtype, x, answer) == 0 and half[0] == dtypes[c]
-                if as_planned:
-                    as_planned = call_with(get_data_ptr, x, answer) == 0
-                if as_planned:
+                place = c * tensors + k
+                x = p if c == 0 else g
+                if c > 1:
+                    x = word(state_objects, place - 2 * tensors) + impl_at
+                fine = word(word(x, 0), keys_at) == plain_keys
+                if fine:
+                    fine = call_with(get_dtype, x, answer) == 0
+                    fine = fine and half_word(answer) == word(kinds, 2 * c)
+                if fine:
+                    fine = call_with(get_dim, x, answer) == 0 and word(answer, 0) == dims
+                if fine and call_with(get_sizes, x, answer) == 0:
+                    size = word(answer, 0)
+                    fine = call_with(get_strides, x, answer) == 0
+                    stride = word(answer, 0)
+                    for d in range(dims if fine else 0):
+                        j, n = word(first, k) + d, word(size, d)
+                        same = n == word(sizes, j) and (
+                            n <= 1 or word(stride, d) == word(strides, j)
+                        )
+                        fine = fine and same
+                if fine:
+                    fine = call_with(get_data_ptr, x, answer) == 0
+                    at = word(answer, 0)
                     # A tensor without memory of its own; an empty parameter has none either.
-                    as_planned = word[0] != 0 or numbers[t] == 0
-                    addresses[c * tensors + t] = word[0]
-                if as_planned:
-                    as_planned = call_with(get_dim, x, answer) == 0 and word[0] == dims
-                if as_planned and call_with(get_sizes, x, answer) == 0:
-                    size = int64_pointer(word[0])
-                    as_planned = call_with(get_strides, x, answer) == 0
-                    stride = int64_pointer(word[0])
-                    if as_planned:
-                        for d in range(dims):
-                            j = first[t] + d
-                            same = size[d] == sizes[j] and (size[d] <= 1 or stride[d] == strides[j])
-                            as_planned = as_planned and same
-            if not as_planned:
-                a[1] = 1
-        ticket = take(arguments)
+                    fine = fine and (at != 0 or elements == 0)
+                if fine and at != word(addresses, place):
+                    set_word(addresses, place, at)
+                    # Does it lie within its storage, which may have been made smaller?
+                    item = word(kinds, 2 * c + 1)
+                    fine = call_with(get_offset, x, answer) == 0
+                    needed = (word(answer, 0) + elements) * item
+                    fine = fine and call_with(get_room, x, answer) == 0
+                    fine = fine and (needed <= word(answer, 0) or elements == 0)
+                    low, left = 0, written if c == 1 else 0
+                    while left > 1:  # the last of the written ranges that begins before its end
+                        half = left >> 1
+                        low = low + half if word(starts, low + half) < at + elements * item else low
+                        left = left - half
+                    if left and word(starts, low) < at + elements * item and word(stops, low) > at:
+                        set_word(a, 3, 1)
+                    if c != 1:
+                        set_word(a, 3, 1)
+                if not fine:
+                    set_word(a, 1, 1)
+        ticket = take(a)
 
 
-def _bump(arguments):
-    """Count one write to each tensor whose parameter had a gradient."""
-    a = int64_pointer(arguments)
-    spans, span, tensors = a[3], a[4], a[5]
-    places, columns, absent, bump_version = int64_pointer(a[6]), a[7], a[8], a[9]
-    ticket = take(arguments)
-    while ticket < spans:
-        end = (ticket + 1) * span
-        for t in range(ticket * span, end if end < tensors else tensors):
-            if absent == 0 or int64_pointer(absent)[t] == 0:
-                for c in range(columns):
-                    call(bump_version, places[c * tensors + t])
-        ticket = take(arguments)
+def _at_once(a):
+    """Read some units; if all is as planned and nothing moved, run a kernel of each, and set a[0].
 
-
-def _compare(arguments):
-    """Set a[1] if a list does not hold as many objects as planned, or others."""
-    a = int64_pointer(arguments)
-    lists, starts, objects = int64_pointer(a[6]), int64_pointer(a[7]), int64_pointer(a[8])
-    length_at, items_at = a[9], a[10]
-    ticket = take(arguments)
-    while ticket < a[3]:
-        one = int64_pointer(lists[ticket])
-        start, count = starts[ticket], starts[ticket + 1] - starts[ticket]
-        if one[length_at] != count:
-            a[1] = 1
+    Nothing of others runs in between. The GIL is let go while kernels run, if a[2] says so.
+    """
+    units, let_go, pool, save, restore = word(a, 1), word(a, 2), word(a, 3), word(a, 4), word(a, 5)
+    read = word(a, 6)
+    failed = 0
+    for u in range(units):
+        arguments, threads = word(a, 8 + 5 * u), word(a, 9 + 5 * u)
+        for k in range(4):
+            set_word(arguments, k, 0)
+        if threads > 1:
+            call_in_pool(pool, read, arguments, threads)
         else:
-            items = int64_pointer(one[items_at])
+            call(read, arguments)
+        failed = failed | word(arguments, 1) | word(arguments, 3)
+    if failed:
+        return
+    thread = call(save, 0) if let_go else 0
+    for u in range(units):
+        kernel, arguments = word(a, 10 + 5 * u), word(a, 11 + 5 * u)
+        threads = word(a, 12 + 5 * u)
+        set_word(arguments, 0, 0)
+        if threads > 1:
+            call_in_pool(pool, kernel, arguments, threads)
+        else:
+            call(kernel, arguments)
+    if let_go:
+        call(restore, thread)
+    set_word(a, 0, 1)
+
+
+def _bump(a):
+    """Count one write to each tensor whose parameter had a gradient."""
+    tensors, cells, columns, absent = word(a, 6), word(a, 7), word(a, 8), word(a, 9)
+    ticket = take(a)
+    while ticket < word(a, 4):
+        end = (ticket + 1) * word(a, 5)
+        for t in range(ticket * word(a, 5), end if end < tensors else tensors):
+            if absent == 0 or word(absent, t) == 0:
+                for c in range(columns):
+                    cell = word(cells, c * tensors + t)
+                    # It throws for inference tensors, whose keys are others.
+                    if word(word(cell, 0), word(a, 11)) == word(a, 12):
+                        call(word(a, 10), cell)
+        ticket = take(a)
+
+
+def _compare(a):
+    """Set a[1] if a list does not hold as many objects as planned, or others."""
+    lists, starts, objects = word(a, 7), word(a, 8), word(a, 9)
+    ticket = take(a)
+    while ticket < word(a, 4):
+        one = word(lists, ticket)
+        start, count = word(starts, ticket), word(starts, ticket + 1) - word(starts, ticket)
+        if word(one, word(a, 10)) != count:
+            set_word(a, 1, 1)
+        else:
+            items = word(one, word(a, 11))
             for k in range(count):
-                if items[k] != objects[start + k]:
-                    a[1] = 1
-        ticket = take(arguments)
+                if word(items, k) != word(objects, start + k):
+                    set_word(a, 1, 1)
+        ticket = take(a)
 
 
 read = cfunc("void(int64)")(_read)
+at_once = cfunc("void(int64)")(_at_once)
 bump = cfunc("void(int64)")(_bump)
 compare = cfunc("void(int64)")(_compare)

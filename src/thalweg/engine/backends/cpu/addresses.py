@@ -19,13 +19,7 @@ from thalweg.engine import torch_internals
 from thalweg.engine.backends.cpu import cache, threads
 from thalweg.engine.backends.cpu.kernel import intrinsics_hash
 from thalweg.engine.layout import Integers
-from thalweg.engine.torch_internals import (
-    SCALAR_TYPES,
-    ImplLayout,
-    ListLayout,
-    PlainKeys,
-    tensor_impls,
-)
+from thalweg.engine.torch_internals import SCALAR_TYPES, ImplLayout, ListLayout, PlainKeys
 
 SPAN = 256  # tensors that a thread takes at a time
 FEW = 16  # tensors that Python compares as fast
@@ -41,8 +35,9 @@ class Library:
     impl_offset: int
     lists: ListLayout
     impls: ImplLayout | None
-    keys: PlainKeys | None
+    keys: PlainKeys
     read: int
+    at_once: int
     bump: int
     compare: int
 
@@ -53,7 +48,10 @@ def library() -> Library | None:
     functions = torch_internals.exported_functions()
     undefined = torch_internals.undefined_impl()
     impl_offset, lists = torch_internals.impl_offset(), torch_internals.list_layout()
-    if functions is None or undefined is None or impl_offset is None or lists is None:
+    keys = torch_internals.plain_keys()
+    if functions is None or undefined is None or keys is None:
+        return None
+    if impl_offset is None or lists is None:
         return None
     source = Path(__file__).with_name("_addresses.py").read_text(encoding="utf-8")
     generated = cache.keep("addresses", source, also=intrinsics_hash())
@@ -63,8 +61,8 @@ def library() -> Library | None:
         impl_offset,
         lists,
         torch_internals.impl_layout(),
-        torch_internals.plain_keys(),
-        *(generated.address(name) for name in ("read", "bump", "compare")),
+        keys,
+        *(generated.address(name) for name in ("read", "at_once", "bump", "compare")),
     )
 
 
@@ -77,14 +75,11 @@ class Reader:
         states: their states, a column for each name.
         dtypes: of the parameters, the gradients, and of each column of states.
         addresses: ``[p, g, states...] x tensors``: where the answers go.
-        values: the tensors to read in place of the parameters' gradients, if any.
 
     Attributes:
         absent: 1 for each parameter without a gradient at the last reading, else 0.
-        any_absent: whether there was one.
+        work: the arguments of the loop.
     """
-
-    any_absent = False
 
     def __init__(
         self,
@@ -93,59 +88,127 @@ class Reader:
         states: Sequence[Sequence[torch.Tensor]],
         dtypes: Sequence[torch.dtype],
         addresses: Integers,
-        values: Sequence[torch.Tensor] = (),
     ) -> None:
         self._states = len(states)
+        self._lists = lib.lists
         self.absent = np.zeros(len(params), dtype=np.int64)
         flat = [tensor for column in states for tensor in column]
         dims = [p.dim() for p in params]
+        kinds = [[SCALAR_TYPES[dtype], dtype.itemsize] for dtype in dtypes]
         arrays = {
             "objects": _ids(params),
-            "cells": tensor_impls(params),
-            "value_objects": _ids(values),
-            "values": tensor_impls(values),
-            "state_objects": _ids(flat),
-            "states": tensor_impls(flat),
-            "dtypes": np.asarray([SCALAR_TYPES[dtype] for dtype in dtypes], dtype=np.int64),
+            "states": _ids(flat),
+            "kinds": np.asarray(kinds, dtype=np.int64),
             "first": np.concatenate([[0], np.cumsum(dims)]).astype(np.int64),
             "sizes": np.asarray([n for p in params for n in p.shape], dtype=np.int64),
             "strides": np.asarray([n for p in params for n in p.stride()], dtype=np.int64),
             "numbers": np.asarray([p.numel() for p in params], dtype=np.int64),
         }
-        self._work = _Work(lib.read, len(params))
-        arrays["answers"] = np.zeros(8 * (self._work.spans + 1), dtype=np.int64)
+        self.work = _Work(lib.read, len(params))
+        arrays["answers"] = np.zeros(8 * (self.work.spans + 1), dtype=np.int64)
         at = {name: array.ctypes.data for name, array in arrays.items()}
-        self._kept = [params, values, flat, addresses, *arrays.values()]
-        functions = [lib.functions[name] for name in list(lib.functions)[:-1]]
+        self._kept = [params, flat, addresses, *arrays.values()]
         hints = lib.impls or ImplLayout(0, 0, 0, 0)
-        keys = lib.keys or PlainKeys(0, 0)
-        self._work.set(
+        self.work.set(
             [
-                *(at["objects"], lib.impl_offset, at["cells"]),
-                *(at["values"] if len(values) else 0, at["states"], self._states),
-                *(addresses.ctypes.data, at["dtypes"], at["first"], at["sizes"], at["strides"]),
-                *(at["numbers"], self.absent.ctypes.data, lib.undefined, *functions),
+                *(at["objects"], lib.impl_offset, 0, lib.lists.items // 8),
+                *(self._states, at["states"], addresses.ctypes.data),
+                *(at["kinds"], at["first"], at["sizes"], at["strides"], at["numbers"]),
+                *(self.absent.ctypes.data, lib.undefined, id(None)),
+                *(0, 0, 0, lib.keys.offset // 8, lib.keys.keys, at["answers"]),
                 *(x // 8 for x in (hints.storage, hints.autograd, hints.version, hints.grad)),
-                *(at["answers"], at["value_objects"], at["state_objects"]),
-                *(keys.offset // 8, keys.keys),
+                *(lib.functions[name] for name in _ASKED),
             ]
         )
 
-    def read(self, exposed: bool = True) -> bool:
-        """Fill in the addresses; False if any tensor is not what was planned.
+    def prepare(
+        self, exposed: bool, gradients: Sequence[torch.Tensor | None] | None = None
+    ) -> None:
+        """Say what the next reading asks.
 
         Args:
-            exposed: ask the states, too. They are where they were unless somebody else has had
-                them in hand.
+            exposed: the states, too. They are where they were unless somebody else has had them in
+                hand.
+            gradients: a list of what to read in place of the parameters' gradients.
         """
-        arguments = self._work.arguments
-        arguments[_STATES] = self._states if exposed else 0
-        as_planned = self._work.run()
-        self.any_absent = bool(arguments[_ANY_ABSENT])
-        return as_planned
+        assert gradients is None or type(gradients) is list
+        self._gradients = gradients  # the loop has its address
+        self.work.arguments[_STATES] = self._states if exposed else 0
+        self.work.arguments[_GIVEN] = 0 if gradients is None else id(gradients)
+
+    def avoid(self, starts: Integers, stops: Integers) -> None:
+        """Tell of gradients that come to overlap with these ranges, sorted and apart."""
+        self._written = starts, stops
+        self.work.arguments[_WRITTEN : _WRITTEN + 3] = [
+            *(starts.ctypes.data, stops.ctypes.data),
+            len(starts),
+        ]
+
+    def read(self) -> bool:
+        """Fill in the addresses; False if any tensor is not what was planned."""
+        return self.work.run()
+
+    @property
+    def any_absent(self) -> bool:
+        """Whether a parameter had no gradient at the last reading."""
+        return bool(self.work.arguments[_ANY_ABSENT])
+
+    @property
+    def moved(self) -> bool:
+        """Whether at the last reading what is written lay elsewhere than at the one before.
+
+        Or a gradient was somewhere else and overlapped with the ranges to avoid.
+        """
+        return bool(self.work.arguments[_MOVED])
 
 
-_ANY_ABSENT, _STATES = 2, 11  # places in the arguments of `read`
+# Places in the arguments of `read`.
+_ANY_ABSENT, _MOVED, _GIVEN, _STATES, _WRITTEN = 2, 3, 9, 11, 22
+_ASKED = (
+    *("grad", "data_ptr", "dtype", "dim", "sizes", "strides"),
+    *("storage_offset", "storage_size"),
+)
+
+
+class AtOnce:
+    """Reads units and runs a kernel of each in one call: nothing of others comes in between.
+
+    Args:
+        lib: the compiled loops.
+        readers: of each unit.
+    """
+
+    def __init__(self, lib: Library, readers: Sequence[Reader]) -> None:
+        self._works = [reader.work for reader in readers]
+        pool = threads.openmp_pool_address()
+        words = [0, len(readers), 0, pool, *threads.thread_state_functions(), lib.read, 0]
+        for work in self._works:
+            words += [work.address, 0, 0, 0, 0]
+        self._pool = pool
+        self._arguments = (ctypes.c_int64 * len(words))(*words)
+        self._address = ctypes.addressof(self._arguments)
+        self._function = lib.at_once
+
+    def run(self, kernels: Sequence[tuple[int, int, int]], let_go: bool) -> bool:
+        """Read; if all is as planned and nothing moved, run the kernels and return True.
+
+        Args:
+            kernels: of each unit the kernel, its arguments and how many threads are of use.
+            let_go: let other Python threads run meanwhile.
+        """
+        arguments, place = self._arguments, _HEAD
+        for work, (kernel, address, wanted) in zip(self._works, kernels, strict=True):
+            arguments[place + 1] = work.threads() if self._pool else 1
+            arguments[place + 2] = kernel
+            arguments[place + 3] = address
+            arguments[place + 4] = wanted
+            place += 5
+        arguments[0], arguments[2] = 0, let_go
+        threads.run_holding_gil(self._function, self._address, 1)
+        return bool(arguments[0])
+
+
+_HEAD = 8  # words before those of the units
 
 
 def _ids(objects: Sequence[object]) -> Integers:
@@ -202,7 +265,10 @@ class Versions:
             self._cells = _ids([t for column in columns for t in column]) + lib.impl_offset
             self._work = _Work(lib.bump, len(columns[0]))
             bump = lib.functions["bump_version"]
-            self._work.set([self._cells.ctypes.data, len(columns), 0, bump])
+            keys = lib.keys
+            self._work.set(
+                [self._cells.ctypes.data, len(columns), 0, bump, keys.offset // 8, keys.keys]
+            )
 
     def bump(self, absent: Integers | None = None) -> None:
         """Count one write to each tensor, but for those of the absent (1) places."""
@@ -215,7 +281,7 @@ class Versions:
             torch.autograd.graph.increment_version(kept)
 
 
-_ABSENT = 8  # place in the arguments of `bump`
+_ABSENT = 9  # place in the arguments of `bump`
 
 
 class _Work:
@@ -231,19 +297,19 @@ class _Work:
         self.spans = -(-tensors // span)
 
     def set(self, rest: Sequence[int]) -> None:
-        """Lay the arguments out: ticket, failed, any absent, spans, span, tensors, the rest."""
-        fixed = [0, 0, 0, self.spans, self._span, self._tensors]
+        """Lay the arguments out: ticket, failed, absent, moved, spans, span, tensors, the rest."""
+        fixed = [0, 0, 0, 0, self.spans, self._span, self._tensors]
         # An array of ctypes, whose single elements are set and read faster than NumPy's.
         self.arguments = (ctypes.c_int64 * (len(fixed) + len(rest)))(*fixed, *rest)
-        self._address = ctypes.addressof(self.arguments)
+        self.address = ctypes.addressof(self.arguments)
+
+    def threads(self) -> int:
+        """How many threads are of use."""
+        return 1 if self._most_threads <= 1 else min(torch.get_num_threads(), self._most_threads)
 
     def run(self) -> bool:
         """Call the loop; whether it found everything as planned."""
         arguments = self.arguments
-        arguments[0] = arguments[1] = arguments[2] = 0
-        if self._most_threads <= 1:
-            threads.run_holding_gil(self._function, self._address, 1)
-        else:
-            wanted = min(torch.get_num_threads(), self._most_threads)
-            threads.run_holding_gil(self._function, self._address, wanted)
+        arguments[0] = arguments[1] = arguments[2] = arguments[3] = 0
+        threads.run_holding_gil(self._function, self.address, self.threads())
         return not arguments[1]

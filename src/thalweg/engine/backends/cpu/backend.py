@@ -9,6 +9,7 @@ from thalweg.engine.formats import Plain
 from thalweg.engine.layout import PLAIN_TENSORS, is_dense
 from thalweg.engine.scalars import ScalarStates
 from thalweg.engine.slots import Slot
+from thalweg.engine.torch_internals import missing_memory
 from thalweg.rule import Program
 
 
@@ -27,6 +28,8 @@ class CpuBackend:
                 return f"{name} is a {type(tensor).__name__}"
             if tensor.device.type != "cpu":
                 return f"{name} is on {tensor.device}, and kernels run on cpu"
+            if missing := missing_memory(tensor):
+                return f"{name} is {missing}"
             if tensor.is_inference():
                 return f"{name} is an inference tensor"
             if subject.formats[name] is None:

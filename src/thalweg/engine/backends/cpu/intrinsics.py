@@ -38,6 +38,39 @@ uint8_pointer = _pointer_to(types.uint8)
 
 
 @intrinsic
+def word(typing_context: Any, address: Any, k: Any) -> Any:
+    """The int64 number k from an address on."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        pointer = builder.inttoptr(args[0], _I64.as_pointer())
+        return builder.load(builder.gep(pointer, [args[1]]))
+
+    return types.int64(types.int64, types.int64), codegen
+
+
+@intrinsic
+def set_word(typing_context: Any, address: Any, k: Any, value: Any) -> Any:
+    """Let the int64 number k from an address on be a value."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        pointer = builder.inttoptr(args[0], _I64.as_pointer())
+        builder.store(args[2], builder.gep(pointer, [args[1]]))
+        return context.get_dummy_value()
+
+    return types.none(types.int64, types.int64, types.int64), codegen
+
+
+@intrinsic
+def half_word(typing_context: Any, address: Any) -> Any:
+    """The int32 at an address."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.load(builder.inttoptr(args[0], _I32.as_pointer()))
+
+    return types.int32(types.int64), codegen
+
+
+@intrinsic
 def call(typing_context: Any, function: Any, x: Any) -> Any:
     """Call a C function by its address: one pointer in, a pointer or small integer out."""
 
@@ -57,6 +90,20 @@ def call_with(typing_context: Any, function: Any, x: Any, out: Any) -> Any:
         return builder.call(builder.inttoptr(args[0], kind.as_pointer()), [args[1], args[2]])
 
     return types.int32(types.int64, types.int64, types.int64), codegen
+
+
+@intrinsic
+def call_in_pool(typing_context: Any, pool: Any, function: Any, x: Any, threads: Any) -> Any:
+    """Call ``GOMP_parallel`` by its address: a function with one pointer on so many threads."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        kind = ir.FunctionType(ir.VoidType(), [_I64, _I64, _I32, _I32])
+        count = builder.trunc(args[3], _I32)
+        start = builder.inttoptr(args[0], kind.as_pointer())
+        builder.call(start, [args[1], args[2], count, ir.Constant(_I32, 0)])
+        return context.get_dummy_value()
+
+    return types.none(types.int64, types.int64, types.int64, types.int64), codegen
 
 
 @intrinsic

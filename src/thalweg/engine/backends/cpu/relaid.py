@@ -14,7 +14,6 @@ import torch
 from thalweg.engine.backends.cpu.chunks import CHUNK, ChunkTable
 from thalweg.engine.formats import REAL_PARTS
 from thalweg.engine.layout import Integers, in_memory_order
-from thalweg.engine.slots import Slot
 
 PIECE = 64 * CHUNK  # numbers that are laid out at a time: a megabyte's, in float32 four
 
@@ -22,12 +21,14 @@ Batch = tuple[list[tuple[int, int]], Integers, Integers]
 
 
 def relaid_pieces(
-    slots: Sequence[tuple[int, Slot]], chunks: ChunkTable, dtype: torch.dtype
+    gradients: Sequence[tuple[int, torch.Tensor, torch.Tensor | None]],
+    chunks: ChunkTable,
+    dtype: torch.dtype,
 ) -> Iterator[Batch]:
     """Lay gradients out anew, piece by piece.
 
     Args:
-        slots: the parameters with such gradients, and the tensor that each is in the chunk table.
+        gradients: which tensor each is of in the chunk table, the parameter, the gradient.
         chunks: the table.
         dtype: of the gradients.
 
@@ -41,13 +42,12 @@ def relaid_pieces(
     bases: list[tuple[int, int]] = []
     batch: list[Integers] = []
     filled = 0
-    for t, slot in slots:
-        gradient = slot.gradient
+    for t, param, gradient in gradients:
         if gradient is None:
             continue
         if gradient.is_sparse:
             gradient = gradient.to_dense()
-        ordered = in_memory_order(gradient.detach(), slot.param)
+        ordered = in_memory_order(gradient.detach(), param)
         rows = chunks.whole[0][chunks.of(t)]
         first = 0
         while first < len(rows):

@@ -3,15 +3,15 @@
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
-from thalweg.engine.backends.base import Known
 from thalweg.engine.backends.cpu import addresses
 from thalweg.engine.backends.cpu.chunks import EqualTensors
+from thalweg.engine.backends.cpu.printer import ROWS
 from thalweg.engine.backends.cpu.unit import G, KernelUnit
 from thalweg.engine.layout import PLAIN_TENSORS, Integers, memory_order
-from thalweg.engine.scalars import Floats
+from thalweg.engine.overlaps import Ranges
+from thalweg.engine.torch_internals import missing_memory
 
 
 class SparseRowsUnit(KernelUnit):
@@ -30,48 +30,88 @@ class SparseRowsUnit(KernelUnit):
         return None
 
     def look(self, exposed: bool) -> bool:
-        """Coalesce the gradient and find the rows that it holds."""
-        self._exposed = exposed
-        (slot,) = self.slots
+        """Coalesce the gradient and find the rows that it holds.
+
+        Raises:
+            RuntimeError: the gradient's indices are out of range, or its values of another size
+                than the rows.
+        """
+        self.begin(exposed)
+        self._storages, self.moved = [], False
+        begins = {}
         for row, (tensor,) in self._columns.items():
             if not self._is_planned(tensor, 0, self._dtypes[row]):
                 return False
+            begins[row] = self._place_of(tensor)
+        (slot,) = self.slots
         gradient = slot.gradient
         self.absent = [0] if gradient is None else []
         if gradient is None:
             return True
+        if type(gradient) not in PLAIN_TENSORS or missing_memory(gradient):
+            return False
         if gradient.dtype is not self._kind.dtype or not gradient.is_sparse:
             return False
-        if gradient.shape != slot.param.shape or type(gradient) not in PLAIN_TENSORS:
+        if gradient.shape != slot.param.shape or gradient.device.type != "cpu":
             return False
         if memory_order(slot.param) != self._orders[0]:
             return False
-        gradient = gradient.coalesce()
-        values = gradient.values().contiguous()
-        self._held = [values]
+        flat, values = rows_present(gradient, self.program.name, slot.gradient_name)
+        self._gradients = [values]
         count = values[0].numel() if len(values) else 0
-        flat = _flat_rows(gradient)
         table = self._table_of_rows
         if table.elements != count or table.tensors < len(flat):
             # With room, as the next batch may hold a few rows more.
             self._table_of_rows = table = EqualTensors(2 * len(flat), count)
         self.addresses = np.zeros((len(self._dtypes), len(flat)), dtype=np.int64)
-        for row, (tensor,) in self._columns.items():
-            self.addresses[row] = tensor.data_ptr() + flat * count * tensor.element_size()
-        begin, size = values.data_ptr(), values.element_size()
-        self.addresses[G] = begin + np.arange(len(flat)) * count * size
+        for row, begin in begins.items():
+            self.addresses[row] = begin + flat * count * self._dtypes[row].itemsize
+        size = values.element_size()
+        self.addresses[G] = self._place_of(values) + np.arange(len(flat)) * count * size
         self._place(*table.first(len(flat)), len(flat), count * len(flat))
         self._row_cases = np.zeros(len(flat), dtype=np.int64)
+        self._arguments[ROWS] = self._row_cases.ctypes.data
         return True
 
-    def _stage_constants(self, stage: int, known: Known) -> tuple[Floats, Integers]:
-        return np.asarray(self.constants.values, dtype=np.float64), self._row_cases
+    def ranges(self) -> Ranges:
+        """Where all rows are of the parameter and its states."""
+        tensors = [tensor for (tensor,) in self._columns.values()]
+        starts = np.asarray([tensor.data_ptr() for tensor in tensors], dtype=np.int64)
+        sizes = [tensor.numel() * tensor.element_size() for tensor in tensors]
+        stops = starts + np.asarray(sizes, dtype=np.int64)
+        slots = np.full(len(tensors), self.slots[0].index)
+        return Ranges(starts, stops, slots, np.ones(len(tensors), dtype=np.int64))
 
 
-def _flat_rows(gradient: torch.Tensor) -> npt.NDArray[np.int64]:
-    """The number of each row present, counted over the sparse dimensions in memory order."""
+def rows_present(gradient: torch.Tensor, name: str, what: str) -> tuple[Integers, torch.Tensor]:
+    """The rows that a sparse gradient holds, and its values there, contiguous.
+
+    Rows are numbered over the sparse dimensions in memory order.
+
+    Args:
+        gradient: any sparse COO tensor; its indices were perhaps never checked.
+        name, what: of the optimizer and the gradient, in messages.
+
+    Raises:
+        RuntimeError: an index is out of range.
+    """
     sparse_shape = gradient.shape[: gradient.sparse_dim()]
-    flat = torch.zeros(gradient.values().shape[0], dtype=torch.int64, device="cpu")
+    indices = gradient._indices().detach().to("cpu")
+    for dimension, size in enumerate(sparse_shape if indices.numel() else ()):
+        low, high = (int(x) for x in indices[dimension].aminmax())
+        if low < 0 or high >= size:
+            raise RuntimeError(
+                f"{name}: {what} is sparse and holds index {low if low < 0 else high} of "
+                f"dimension {dimension}, whose size is {size}. Build it with "
+                "check_invariants=True to see where it comes from"
+            )
+    gradient = gradient.detach().coalesce()
+    values = gradient.values().contiguous()
+    flat = torch.zeros(len(values), dtype=torch.int64, device="cpu")
     for index, size in zip(gradient.indices(), sparse_shape, strict=True):
         flat = flat * size + index
-    return flat.numpy()
+    rows, where = torch.unique(flat, return_inverse=True)
+    if len(rows) == len(flat):
+        return flat.numpy(), values
+    # It has said that it is coalesced, but holds a row twice.
+    return rows.numpy(), torch.zeros_like(values[: len(rows)]).index_add_(0, where, values)

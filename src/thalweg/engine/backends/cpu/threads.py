@@ -69,6 +69,21 @@ def _numba_run(kernel: Kernel) -> Callable[[int, int], None]:
     return kernel.numba_threads()
 
 
+def openmp_pool_address() -> int:
+    """The address of the pool's function, 0 if there is none."""
+    pool = openmp_pool()
+    return 0 if pool is None else ctypes.cast(pool, ctypes.c_void_p).value or 0  # type: ignore[arg-type]
+
+
+@cache
+def thread_state_functions() -> tuple[int, int]:
+    """The addresses of what lets the GIL go, and takes it again with what that has returned."""
+    python = ctypes.pythonapi
+    found = (python.PyEval_SaveThread, python.PyEval_RestoreThread)
+    save, restore = (ctypes.cast(function, ctypes.c_void_p).value or 0 for function in found)
+    return save, restore
+
+
 @cache
 def openmp_pool(keep_gil: bool = False) -> Callable[[int, int, int, int], None] | None:
     """``GOMP_parallel`` of the GNU OpenMP library that torch runs on, or None."""

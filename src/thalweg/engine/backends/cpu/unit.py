@@ -30,17 +30,19 @@ from thalweg.engine.backends.cpu.printer import (
 from thalweg.engine.backends.cpu.relaid import relaid_pieces
 from thalweg.engine.formats import buffers_of, compute_type, seeds_of
 from thalweg.engine.layout import PLAIN_TENSORS, Integers, memory_order
+from thalweg.engine.overlaps import Ranges
 from thalweg.engine.reduced import reduced_constants, values_between
 from thalweg.engine.scalars import Floats, ScalarStates
 from thalweg.engine.slots import Slot
-from thalweg.engine.torch_internals import SCALAR_TYPES
+from thalweg.engine.torch_internals import SCALAR_TYPES, missing_memory
 from thalweg.rule import Program
 from thalweg.rule.symbols import Level
 
 G = 1  # the gradient's place among a program's operands, which are p, g and the states
 
-# Elements from which a kernel lets other Python threads run meanwhile.
+# Elements from which a kernel lets other Python threads run meanwhile; several threads always do.
 WORTH_LETTING_GO = 2**20
+WORTH_HOLDING = min(WORTH_LETTING_GO, 2 * threads.WORTH_A_THREAD)
 
 
 class KernelUnit(Unit):
@@ -51,6 +53,7 @@ class KernelUnit(Unit):
         kind = slots[0].kind
         assert kind is not None
         self._kind = kind
+        self._given = slots[0].value is not None
         self.formats = {name: slots[0].formats[name] for name in program.operands}
         # A row of the address table for each buffer of an operand.
         self._buffers = buffers_of(program.operands, self.formats)
@@ -73,6 +76,8 @@ class KernelUnit(Unit):
         self._stage_scalars = [_scalar_columns(program, k) for k in stages]
         self._orders = [memory_order(s.param) for s in slots]
         self._numbers = [s.numbers for s in slots]
+        self._parts = 2 if slots[0].param.is_complex() else 1
+        self.moved = True
 
         self.addresses = np.zeros((len(self._buffers), len(slots)), dtype=np.int64)
         # An array of ctypes, whose single elements are set faster than NumPy's.
@@ -82,12 +87,15 @@ class KernelUnit(Unit):
         self._shape = (0, 0)
         self._cases: Integers = np.empty(0, dtype=np.int64)
         self._chunks = ChunkTable(self._numbers)
-        # Several threads always let others run: see threads.run.
-        self._lets_go = self._chunks.numbers >= min(WORTH_LETTING_GO, 2 * threads.WORTH_A_THREAD)
+        self._lets_go = self._chunks.numbers >= WORTH_LETTING_GO
+        # While others run they may drop a gradient, and between stages signals are handled.
+        self._holds = len(stages) > 1 or self._lets_go or self._chunks.numbers >= WORTH_HOLDING
         self._relaid: list[int] = []
-        self._held: list[torch.Tensor | None] = []
+        self._gradients: list[torch.Tensor | None] | None = None  # held for this step
+        self._storages: list[Any] = []  # likewise
         self._exposed = False
         self._located = False  # the addresses of the states are known
+        self._by_reader = False
         self._place(*self._chunks.whole, len(slots), sum(self._numbers))
         self._watch()
 
@@ -104,6 +112,8 @@ class KernelUnit(Unit):
         self._parameter_versions = addresses.Versions(lib, [self._columns[0]])
         self._state_versions = addresses.Versions(lib, written)
         self._reader = self._make_reader(lib, states)
+        if lib is not None and self._reader is not None:
+            self._alone = addresses.AtOnce(lib, [self._reader])
 
     def _make_reader(
         self, lib: addresses.Library | None, states: Sequence[Sequence[torch.Tensor]]
@@ -112,8 +122,7 @@ class KernelUnit(Unit):
             return None  # a complex tensor may be lazily conjugated, which only Python is asked
         if not all(self._whole) or any(dtype not in SCALAR_TYPES for dtype in self._dtypes):
             return None
-        values = [s.value for s in self.slots if s.value is not None]
-        return addresses.Reader(lib, self._columns[0], states, self._dtypes, self.addresses, values)
+        return addresses.Reader(lib, self._columns[0], states, self._dtypes, self.addresses)
 
     def _place(self, chunks: Integers, spans: Integers, tensors: int, work: int) -> None:
         """Let the next call go over these chunks of so many tensors."""
@@ -130,28 +139,65 @@ class KernelUnit(Unit):
 
     # ---- looking ----------------------------------------------------------------------------
 
+    def prepare(self, exposed: bool) -> bool:
+        """Compute the constants, and hand over those that no later sum has a part in.
+
+        What an option of a class of its own does when it becomes a number is done here.
+        """
+        if not super().prepare(exposed):
+            return False
+        if len(self.program.stages) == 1:
+            self._set_constants(self.constants.values, self.constants.case_of)
+        else:
+            values = self.constants.values
+            table = np.asarray(values, dtype=np.float64)
+            self._by_case = table.reshape(len(values), -1)
+        return True
+
     def look(self, exposed: bool) -> bool:
         """Read all addresses; a gradient of another layout is noted, to be laid out anew."""
-        self._exposed = exposed
-        if self._lets_go:  # another thread may drop a gradient while the kernel runs
-            self._held = [s.gradient for s in self.slots]
+        self.begin(exposed)
         reader = self._reader
-        if reader is not None and reader.read(exposed or not self._located):
-            self._located = True
-            self._relaid = []
-            self.absent = np.flatnonzero(reader.absent).tolist() if reader.any_absent else []
+        self._by_reader = reader is not None and reader.read()
+        if self._by_reader:
+            self.take_in()
             return True
         return self._look_one_by_one()
 
+    def begin(self, exposed: bool) -> None:
+        """Hold what the step needs, and say what is to be read."""
+        self._exposed = exposed
+        self._gradients = None
+        if self._holds or self._given:
+            self._gradients = self._read_gradients()
+        if self._reader is not None:
+            self._reader.prepare(exposed or not self._located, self._gradients)
+
+    def take_in(self) -> None:
+        """Take in what the reader has found."""
+        reader = self._reader
+        assert reader is not None
+        self._located = self._by_reader = True
+        self._relaid = []
+        self.absent = np.flatnonzero(reader.absent).tolist() if reader.any_absent else []
+        self.moved = self.moved or reader.moved
+
+    def _read_gradients(self) -> list[torch.Tensor | None]:
+        if self._given:
+            return [s.value for s in self.slots]
+        return [p.grad for p in self._columns[0]]
+
     def _look_one_by_one(self) -> bool:
+        if self._gradients is None:
+            self._gradients = self._read_gradients()
+        self._storages, self.moved = [], True
         for row, column in self._columns.items():
             for t, tensor in enumerate(column):
                 if not self._is_planned(tensor, t, self._dtypes[row], self._whole[row]):
                     return False
-                self.addresses[row, t] = tensor.data_ptr()
+                self.addresses[row, t] = self._place_of(tensor)
         absent, relaid = [], []
-        for t, slot in enumerate(self.slots):
-            gradient = slot.gradient
+        for t, (slot, gradient) in enumerate(zip(self.slots, self._gradients, strict=True)):
             self.addresses[G, t] = 0
             if gradient is None:
                 absent.append(t)
@@ -160,12 +206,12 @@ class KernelUnit(Unit):
                 return False
             if gradient.shape != slot.param.shape or gradient.device.type != "cpu":
                 return False
-            if gradient.is_sparse is not self._kind.sparse:
+            if gradient.is_sparse is not self._kind.sparse or missing_memory(gradient):
                 return False
             if self._kind.sparse or not self._is_planned(gradient, t, self._kind.dtype):
                 relaid.append(t)
             else:
-                self.addresses[G, t] = gradient.data_ptr()
+                self.addresses[G, t] = self._place_of(gradient)
         self.absent, self._relaid = absent, relaid
         return True
 
@@ -174,17 +220,59 @@ class KernelUnit(Unit):
     ) -> bool:
         """Whether a tensor's numbers lie as the parameter's did, or flat if it is not whole."""
         return (
-            tensor.dtype is dtype
+            type(tensor) in PLAIN_TENSORS
+            and tensor.dtype is dtype
             and tensor.layout is torch.strided
+            and tensor.device.type == "cpu"
+            and not missing_memory(tensor)
             and (memory_order(tensor) == self._orders[t] if whole else tensor.is_contiguous())
             and not (tensor.is_neg() or tensor.is_conj() or tensor.is_inference())
         )
+
+    def _place_of(self, tensor: torch.Tensor) -> int:
+        """The address of a dense tensor, whose memory is held until the step is through.
+
+        Raises:
+            RuntimeError: the tensor reaches beyond its storage.
+        """
+        storage = tensor.untyped_storage()
+        self._storages.append(storage)
+        needed = (tensor.storage_offset() + tensor.numel()) * tensor.element_size()
+        if tensor.numel() and needed > storage.nbytes():
+            raise RuntimeError(
+                f"{self.program.name}: a tensor of shape {tuple(tensor.shape)} needs {needed} "
+                f"bytes of its storage, which has {storage.nbytes()}: it was resized. Resize it "
+                "back, or replace the tensor"
+            )
+        return tensor.data_ptr()
+
+    def ranges(self) -> Ranges:
+        """Where the operands were at the last look."""
+        rows, tensors = self.addresses.shape
+        numbers = np.asarray(self._numbers) // self._parts
+        sizes = [
+            -(-numbers // buffer.elements) * dtype.itemsize
+            for (_, buffer), dtype in zip(self._buffers, self._dtypes, strict=True)
+        ]
+        starts = self.addresses.ravel()
+        stops = starts + np.concatenate(sizes) * (starts != 0)
+        slots = np.tile([s.index for s in self.slots], rows)
+        written = np.ones((rows, tensors), dtype=np.int64)
+        written[G] = 0
+        return Ranges(starts, stops, slots, written.ravel())
+
+    def avoid(self, starts: Integers, stops: Integers) -> None:
+        """Notice gradients that come to overlap with these ranges, and only further moves."""
+        super().avoid(starts, stops)
+        if self._reader is not None:
+            self._reader.avoid(starts, stops)
 
     # ---- running ----------------------------------------------------------------------------
 
     def run(self, stage: int, known: Known) -> list[Floats]:
         """Run one stage: a call for all tensors, and one for each piece that is laid out anew."""
-        self._set_constants(*self._stage_constants(stage, known))
+        if len(self.program.stages) > 1:
+            self._set_constants(*self._stage_constants(stage, known))
         reductions = len(self.program.stages[stage].reductions)
         if reductions:
             partials = np.zeros((reductions, self._chunks.blocks[-1]))
@@ -198,15 +286,39 @@ class KernelUnit(Unit):
         return [self._chunks.sums(row) for row in partials] if reductions else []
 
     def _run_kernel(self, stage: int) -> None:
-        self._arguments[TICKET] = 0
+        wanted = self._threads()
+        if not self._by_reader or (wanted > 1 and not threads.openmp_pool_address()):
+            self._arguments[TICKET] = 0
+            threads.run(self.kernels[stage], self._call, wanted, self._lets_go)
+        elif not self._alone.run([self.call(stage)], self._lets_go or wanted > 1):
+            self.moved = True
+            raise RuntimeError(
+                f"{self.program.name}: a parameter, gradient or state has changed its memory while "
+                "the step ran; a step must not be changed by what it calls"
+            )
+
+    def _threads(self) -> int:
         wanted = self._most_threads
-        if wanted > 1:
-            wanted = min(torch.get_num_threads(), wanted)
-        threads.run(self.kernels[stage], self._call, wanted, self.work >= WORTH_LETTING_GO)
+        return min(torch.get_num_threads(), wanted) if wanted > 1 else 1
+
+    def call(self, stage: int) -> tuple[int, int, int]:
+        """A stage's kernel, where its arguments are, and on how many threads it is to run."""
+        return self.kernels[stage].address, self._call, self._threads()
+
+    @property
+    def reader(self) -> addresses.Reader | None:
+        """What reads the operands of its one stage, whose kernel may follow at once."""
+        return None if len(self.program.stages) > 1 or self._seeded else self._reader
+
+    @property
+    def lets_go(self) -> bool:
+        """Whether other Python threads run while its kernel does."""
+        return self._lets_go or self._threads() > 1
 
     def _run_relaid(self, stage: int) -> None:
         usual, work = self._placed, self.work
-        gradients = [(t, self.slots[t]) for t in self._relaid]
+        assert self._gradients is not None
+        gradients = [(t, self.slots[t].param, self._gradients[t]) for t in self._relaid]
         for pieces, chunks, spans in relaid_pieces(gradients, self._chunks, self._kind.dtype):
             self.addresses[G, [t for t, _ in pieces]] = [address for _, address in pieces]
             count = int(chunks[:, 2].sum())
@@ -227,7 +339,7 @@ class KernelUnit(Unit):
         self._parameter_versions.bump(absent)
         if self._exposed:
             self._state_versions.bump(absent)
-        self._held = []
+        self._gradients, self._storages = None, []
 
     def _set_constants(self, values: Any, cases: Integers) -> None:
         """Hand the constants over, in the same memory as long as there are as many."""
@@ -243,11 +355,8 @@ class KernelUnit(Unit):
 
     def _stage_constants(self, stage: int, known: Known) -> tuple[Any, Integers]:
         """The float64 constants of a stage, case by case, and each tensor's case."""
-        values, cases = self.constants.values, self.constants.case_of
-        if len(self.program.stages) == 1:
-            return values, cases
+        by_case, cases = self._by_case, self.constants.case_of
         columns, reduced = self._stage_scalars[stage], reduced_constants(self.program, stage)
-        by_case = np.asarray(values, dtype=np.float64).reshape(len(values), -1)
         if not reduced:
             return by_case[:, columns], cases
         by_tensor = by_case[cases]
