@@ -22,6 +22,25 @@ def nearest(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:
     return f"; did you mean {by_small[near[0]]}?" if near else ""
 
 
+def slip_for(name: str, known: Iterable[str]) -> str | None:
+    """The known name that this is one slip away from, in any case; None if there is none.
+
+    A slip is one letter too many, missing or another, or two letters exchanged.
+
+    >>> slip_for("wieght_decay", ["lr", "weight_decay"]), slip_for("weights", ["weight_decay"])
+    ('weight_decay', None)
+    """
+    return next((each for each in known if _is_slip(name.lower(), each.lower())), None)
+
+
+def _is_slip(a: str, b: str) -> bool:
+    for _ in range(2):  # what both begin with, and what they end with
+        same = next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), None)
+        same = min(len(a), len(b)) if same is None else same
+        a, b = a[same:][::-1], b[same:][::-1]
+    return max(len(a), len(b)) <= 1 or (len(a) == 2 and a == b[::-1])
+
+
 def unknown(owner: str, what: str, name: str, known: Iterable[str]) -> ValueError:
     """The error for a name that is none of those known.
 

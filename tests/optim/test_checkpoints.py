@@ -302,14 +302,13 @@ REFUSED: dict[str, tuple[Callable[[dict[str, Any]], Any], tuple[str, ...]]] = {
     "a parameter twice": (spoil("param_groups/0/params", [0, 0]), ()),
     "no params": (spoil("param_groups/0/params", MISSING), ("params",)),
     "no lr": (spoil("param_groups/1/lr", MISSING), ("lr",)),
-    "negative lr": (spoil("param_groups/1/lr", -1.0), ("lr",)),
     "lr a string": (spoil("param_groups/0/lr", "fast"), ("lr",)),
     "state of an unknown parameter": (
         lambda d: d | {"state": d["state"] | {7: d["state"][1]}}, ("7",)),
     "state of one parameter not a dict": (spoil("state/1", 5), (SECOND,)),
     "a state missing": (spoil("state/1/exp_avg", MISSING), (SECOND, "exp_avg")),
     "step missing": (spoil("state/2/step", MISSING), (THIRD, "step")),
-    "another state": (spoil("state/1/exp_max", torch.zeros(2, 3)), (SECOND, "exp_max")),
+    "a slip": (spoil("state/1/exp_agv", torch.zeros(2, 3)), (SECOND, "did you mean exp_avg")),
     "another shape": (spoil("state/1/exp_avg", torch.zeros(3, 2)), (SECOND, "exp_avg")),
     "one element": (spoil("state/1/exp_avg_sq", torch.zeros(())), (SECOND, "exp_avg_sq")),
     "integers": (

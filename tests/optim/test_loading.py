@@ -240,6 +240,8 @@ def spoilt(saved: Any, drawn: random.Random) -> Any:
     return saved
 
 
+@pytest.mark.filterwarnings("ignore:.*takes it over as it is")
+@pytest.mark.filterwarnings("ignore:.*as other optimizers have")
 @pytest.mark.parametrize("named", [False, True], ids=["by number", "by name"])
 @pytest.mark.parametrize("name", ["Adam", "SGD", "NAdam", "ASGD", "LBFGS"])
 def test_spoilt_state_dicts_end_in_the_old_or_the_new_state(name: str, named: bool) -> None:
@@ -289,15 +291,14 @@ def test_spoilt_state_dicts_end_in_the_old_or_the_new_state(name: str, named: bo
     assert outcomes["new"] > 5, outcomes
 
 
-def test_numbers_that_are_not_finite_pass_in_tensors_and_not_in_options() -> None:
-    """A state may have become NaN in training, and is loaded as it is; a rate cannot have."""
+def test_numbers_that_are_not_finite_pass_in_tensors_and_not_as_counts() -> None:
+    """A state may have become NaN in training, and is loaded as it is; a count cannot have."""
     saved = through_a_file(seasoned().state_dict())
     saved["state"][1]["exp_avg"][2] = math.nan
     optimizer = seasoned()
     optimizer.load_state_dict(saved)
     assert bits(optimizer.state_dict()["state"]) == bits(saved["state"])
     for path, value in (
-        (("param_groups", 0, "lr"), math.nan),
         (("state", 1, "step"), math.nan),
         (("state", 1, "step"), math.inf),
         (("state", 1, "step"), torch.tensor(-1.0)),

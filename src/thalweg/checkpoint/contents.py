@@ -15,6 +15,7 @@ from thalweg.checkpoint.entries import Contents, Optimizer, Parameter, Part, Sto
 from thalweg.checkpoint.foreign import Source, opened_any
 from thalweg.checkpoint.header import DATA, OPTIMIZER, RANDOM_STATE
 from thalweg.checkpoint.numbers import components, numbers
+from thalweg.engine.readable import memory_of
 from thalweg.optim.state_dict.form import Saved, parse
 
 Key = tuple[Any, ...]  # where an entry is in the nested data
@@ -242,8 +243,10 @@ def _memory(tensor: Tensor) -> Any:
 def _size(leaf: Any) -> int:
     if not isinstance(leaf, Tensor):
         return 0
+    if leaf.is_meta:
+        return 0
     if leaf.layout is torch.strided:
-        return leaf.numel() * leaf.itemsize
+        return memory_of(leaf).numel() * leaf.itemsize
     return sum(each.numel() * each.itemsize for each in components(leaf))
 
 

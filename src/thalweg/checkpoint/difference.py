@@ -21,7 +21,7 @@ from thalweg.checkpoint.contents import (
 from thalweg.checkpoint.entries import plain, written
 from thalweg.checkpoint.foreign import Source, opened_any
 from thalweg.checkpoint.header import OPTIMIZER
-from thalweg.checkpoint.numbers import Changed, changed
+from thalweg.checkpoint.numbers import Changed, changed, overlaps_both
 from thalweg.optim.state_dict.form import SHAPES, Saved
 
 
@@ -219,7 +219,7 @@ class _Compared:
 
     def compare(self, name: str, a: Any, b: Any) -> None:
         if isinstance(a, Tensor) and isinstance(b, Tensor):
-            if dtype_of(a) == dtype_of(b) and a.shape == b.shape:
+            if dtype_of(a) == dtype_of(b) and a.shape == b.shape and not _expanded_apart(a, b):
                 found = changed(a, b)
                 if found.different:
                     values = () if a.ndim else (a.item(), b.item())
@@ -281,6 +281,11 @@ def _form(entry: Any) -> str:
     if not isinstance(entry, Tensor):
         return f"no tensor: {written(entry):.80}"
     return f"{dtype_of(entry)} {list(entry.shape)}"
+
+
+def _expanded_apart(a: Tensor, b: Tensor) -> bool:
+    """Whether both are expanded, in other dimensions: only the shape bounds a comparison."""
+    return overlaps_both(a, b) and a.stride() != b.stride()
 
 
 def _elements(entry: Any) -> int:

@@ -6,19 +6,16 @@ Those from before torch 1.6, those whose writer was told to leave the sums out
 (``torch.serialization.set_crc32_options``) and plain safetensors have nothing of the kind.
 """
 
-import errno
 import os
-import pickle
-import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
+from thalweg.checkpoint import torch_file
 from thalweg.checkpoint.container import Container, opened_held, plain_tensors
 from thalweg.checkpoint.header import DATA, MODULE, OPTIMIZER, broken
 from thalweg.files import held
@@ -81,22 +78,7 @@ def opened_any(path: str | os.PathLike[str]) -> Iterator[Source]:
 
 
 def _of_torch(path: Path, name: str, mapped: bool) -> Foreign:
-    try:
-        found = torch.load(name, map_location="cpu", weights_only=True, mmap=mapped)
-        wrong = _wrong_sum(name) if mapped else None
-    except pickle.UnpicklingError as error:
-        raise broken(
-            path,
-            f"what torch.save wrote there is damaged or holds objects ({_line(error)}), and to "
-            "read these would run code",
-            "save it again as tensors and plain data",
-        ) from error
-    except Exception as error:  # whatever a damaged pickle leads to
-        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
-            raise  # EINVAL is what comes of places before the file's begin
-        raise broken(path, f"what torch.save wrote there is damaged ({_line(error)})") from error
-    if wrong is not None:
-        raise broken(path, f"what torch.save wrote there is damaged ({wrong} has another sum)")
+    found = torch_file.load(path, name, mapped)
     if not isinstance(found, Mapping) or not all(isinstance(key, str) for key in found):
         raise broken(
             path,
@@ -106,17 +88,6 @@ def _of_torch(path: Path, name: str, mapped: bool) -> Foreign:
     kind = _kind(found)
     parts = {kind: found} if kind == OPTIMIZER else {"model": found} if kind == MODULE else found
     return Foreign(path, {name: _kind(part) for name, part in parts.items()}, dict(parts))
-
-
-def _wrong_sum(name: str) -> str | None:
-    """What in an archive has another sum than was written; None if nothing has."""
-    with zipfile.ZipFile(name) as archive:
-        summed = any(each.CRC for each in archive.infolist())
-        return archive.testzip() if summed else None
-
-
-def _line(error: Exception) -> str:
-    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]:.120}"
 
 
 def _kind(data: Any) -> str:

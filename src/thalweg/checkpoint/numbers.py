@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from thalweg.engine.readable import memory_of, overlaps
+
 PIECE = 1 << 15  # elements looked at together: they stay in the cache, and torch starts no threads
 
 _BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
@@ -56,6 +58,8 @@ class Changed:
 def numbers(tensor: Tensor) -> Numbers:
     """Count what is not finite, and give the root mean square of the rest.
 
+    Elements of an expanded tensor that are the same memory are one.
+
     >>> numbers(torch.tensor([1.0, -1.0, math.nan, math.inf]))
     Numbers(nan=1, infinite=1, rms=1.0)
     >>> numbers(torch.tensor([3, -3]))
@@ -66,7 +70,7 @@ def numbers(tensor: Tensor) -> Numbers:
     for part in components(tensor):
         if not (part.is_floating_point() or part.is_complex()):
             continue
-        for (piece,) in pieces(part):
+        for (piece,) in pieces(memory_of(part)):
             values = _computable(piece)
             own = _norm(values)
             if not math.isfinite(own):
@@ -90,7 +94,8 @@ def changed(a: Tensor, b: Tensor) -> Changed:
     """
     different = equal = nonfinite_a = nonfinite_b = 0
     largest = relative = apart = 0.0
-    for one, other in zip(components(a), components(b), strict=True):
+    parts = list(zip(*_compared(a, b), strict=True))
+    for one, other in parts:
         for x, y in pieces(one, other):
             where = _bits(x) != _bits(y)
             where = where.any(-1) if where.ndim > 1 else where
@@ -118,15 +123,29 @@ def changed(a: Tensor, b: Tensor) -> Changed:
             apart = math.hypot(apart, _norm(gap))
             share = gap.div_(torch.maximum(x.abs(), y.abs()))
             relative = max(relative, float(share.nan_to_num_(0.0, 2.0).max()))  # 0 / 0; above 1e308
-    overall = _overall(apart, a) if different else None
+    whole = sum(one.numel() for one, _ in parts) if overlaps_both(a, b) else a.numel()
+    overall = _overall(apart, a, whole) if different else None
     return Changed(different, equal, nonfinite_a, nonfinite_b, largest, relative, overall)
 
 
-def _overall(norm: float, a: Tensor) -> float | None:
+def _compared(a: Tensor, b: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+    if overlaps_both(a, b) and a.stride() == b.stride():
+        return [memory_of(a.detach())], [memory_of(b.detach())]
+    return components(a), components(b)
+
+
+def overlaps_both(a: Tensor, b: Tensor) -> bool:
+    """Whether both have more elements than memory, as those of ``expand`` have."""
+    return all(
+        each.layout is torch.strided and not each.is_meta and overlaps(each) for each in (a, b)
+    )
+
+
+def _overall(norm: float, a: Tensor, elements: int) -> float | None:
     first = numbers(a)
     if first.rms is None:
         return None
-    whole = first.rms * math.sqrt(a.numel() - first.nan - first.infinite)
+    whole = first.rms * math.sqrt(elements - first.nan - first.infinite)
     return norm / whole if whole else math.inf if norm else 0.0
 
 

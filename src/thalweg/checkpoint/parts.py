@@ -5,7 +5,6 @@ Taking over has two kinds. What was checked to the end cannot fail (:class:`Pend
 """
 
 from collections.abc import Mapping
-from copy import deepcopy
 from typing import Any
 
 import torch
@@ -13,10 +12,12 @@ from torch import Tensor, nn
 
 from thalweg.checkpoint.header import DATA, GENERATOR, MODULE, OBJECT, OPTIMIZER
 from thalweg.checkpoint.module import prepare_module
+from thalweg.checkpoint.undoing import object_memory, optimizer_memory
 from thalweg.engine.copying import deep_copy
 from thalweg.optim import Optimizer, state_dict
 from thalweg.optim.state_dict import Pending
 from thalweg.optim.state_dict.form import own_names
+from thalweg.optim.state_dict.owner import checks_states
 
 Rename = state_dict.Rename
 
@@ -89,28 +90,18 @@ def _prepare_optimizer(
     strict: bool,
     rename: Rename | None,
 ) -> Pending:
-    own = isinstance(optimizer, Optimizer)
-    if not own or not hasattr(optimizer, "rule"):
+    # A class may have a method of its own that takes over more than states and groups.
+    own_method: Any = type(optimizer).load_state_dict
+    whole = own_method is not Optimizer.load_state_dict
+    if whole or not hasattr(optimizer, "rule"):
         data = deep_copy(data)  # it may keep what it is given
     by_name = names is not None or own_names(optimizer) is not None
     pending = state_dict.prepare(
-        optimizer, data, strict=strict, names=names, rename=_for(data, rename) if by_name else None
-    )
-    if own:
-        return pending
-    # torch puts new objects in place of the old ones, which stay as they are.
-    held = [
-        optimizer,
-        *(v for v in vars(optimizer).values() if isinstance(v, torch.optim.Optimizer)),
-    ]
-    before = [dict(vars(each)) for each in held]
-
-    def undo() -> None:
-        for each, attributes in zip(held, before, strict=True):
-            vars(each).clear()
-            vars(each).update(attributes)
-
-    pending.undo = undo
+        optimizer, data, strict=strict, names=names, rename=_for(data, rename) if by_name else None,
+        whole=whole,
+    )  # fmt: skip
+    if whole or not checks_states(optimizer):
+        pending.undo = optimizer_memory(optimizer)
     return pending
 
 
@@ -152,17 +143,5 @@ def _set(generator: torch.Generator, state: Tensor) -> None:
 
 def _prepare_object(part: Any, data: Any) -> Pending:
     """Schedulers and whatever else has ``state_dict`` and ``load_state_dict``."""
-    before, own = deepcopy(part.state_dict()), deep_copy(data)
-    attributes = dict(getattr(part, "__dict__", {}))
-    # torch's schedulers take any entry for an attribute, also one that no state dict has.
-    odd = [key for key in data if key not in before] if isinstance(data, Mapping) else []
-
-    def undo() -> None:
-        for key in odd:
-            if key in attributes:
-                vars(part)[key] = attributes[key]
-            else:
-                getattr(part, "__dict__", {}).pop(key, None)
-        part.load_state_dict(before)
-
-    return Pending(lambda: part.load_state_dict(own), undo)
+    own = deep_copy(data)
+    return Pending(lambda: part.load_state_dict(own), object_memory(part))

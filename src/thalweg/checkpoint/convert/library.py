@@ -12,6 +12,8 @@ from typing import Any
 
 import torch
 
+from thalweg.engine.readable import unreadable
+
 Options = Mapping[str, Any]
 Entry = Mapping[str, Any]
 
@@ -173,6 +175,8 @@ def state_value(place: str, name: str, value: Any) -> torch.Tensor:
         raise ValueError(
             f"convert: {place}: the state {name!r} must be a tensor, got {type(value).__name__}"
         )
+    if problem := unreadable(value):
+        raise ValueError(f"convert: {place}: the state {name!r} must hold numbers; it {problem}")
     wrapped = type(value).__module__.split(".")[0] != "torch"
     wide = (value.is_floating_point() or value.is_complex()) and value.element_size() > 1
     if wrapped or not wide:

@@ -2,7 +2,7 @@
 
 1. ``form``: what an optimizer gives away, and what a state dict must look like.
 2. ``matching``: which entry belongs to which parameter; the report of what does not fit.
-3. ``values``: whether each value fits its parameter.
+3. ``saved_options`` and ``values``: whether each option and each value fits.
 4. ``loading``: all checks first, then the change, which nothing can stop half way.
 """
 

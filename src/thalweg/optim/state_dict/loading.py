@@ -3,7 +3,8 @@
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
 import torch
 
@@ -13,14 +14,14 @@ from thalweg.engine.layout import is_dense
 from thalweg.engine.readable import is_plain
 from thalweg.optim.state_dict.form import PARAMS, Saved, State, pack, parameters, parse
 from thalweg.optim.state_dict.matching import Match, Rename, match
-from thalweg.optim.state_dict.owner import ChecksStates, Owner
+from thalweg.optim.state_dict.owner import ChecksStates, Owner, checks_states
 from thalweg.optim.state_dict.report import LoadReport
+from thalweg.optim.state_dict.saved_options import checked_options
 from thalweg.optim.state_dict.values import (
     Entry,
     Misfits,
     Wanted,
     check_torchs_states,
-    checked_options,
 )
 
 Copies = list[tuple[torch.Tensor, torch.Tensor]]  # into which tensor, and what
@@ -48,6 +49,7 @@ def prepare(
     strict: bool = True,
     rename: Rename | None = None,
     names: Sequence[str] | None = None,
+    whole: bool = False,
 ) -> Pending:
     """Check a state dict and make ready what it brings; nothing of the optimizer changes yet.
 
@@ -61,11 +63,13 @@ def prepare(
         strict: raise where something does not fit; False: take what fits, by name only.
         rename: from names in the state dict to names here, a dict or a function.
         names: of an optimizer without names, all groups' parameters in a row.
+        whole: take it over by the optimizer's ``load_state_dict``, which a class may have of its
+            own.
 
     Raises:
         TypeError, ValueError: see :meth:`thalweg.optim.Optimizer.load_state_dict`.
     """
-    ours = isinstance(optimizer, ChecksStates)
+    ours = checks_states(optimizer) and not whole
     if ours:  # torch's class calls its hooks itself
         if isinstance(state_dict, Mapping):
             state_dict = dict(state_dict)  # a hook may write into it, as with torch
@@ -75,9 +79,13 @@ def prepare(
                 state_dict = changed
     saved = parse(type(optimizer).__name__, state_dict)
     matched = match(optimizer, saved, rename, names)
-    make_ready: Any = _prepare_ours if ours else _prepare_torchs
-    pending: Pending = make_ready(optimizer, saved, matched, strict)
-    return pending
+    if ours:
+        return _prepare_ours(cast(Owner, optimizer), saved, matched, strict)
+    if whole or not isinstance(optimizer, ChecksStates):
+        return _prepare_torchs(optimizer, saved, matched, strict, optimizer.load_state_dict)
+    # A class written by hand is loaded as torch loads it.
+    of_torch = partial(torch.optim.Optimizer.load_state_dict, optimizer)
+    return _prepare_torchs(optimizer, saved, matched, strict, of_torch)
 
 
 def _prepare_ours(optimizer: Owner, saved: Saved, matched: Match, strict: bool) -> Pending:
@@ -111,7 +119,11 @@ def _prepare_ours(optimizer: Owner, saved: Saved, matched: Match, strict: bool) 
 
 
 def _prepare_torchs(
-    optimizer: torch.optim.Optimizer, saved: Saved, matched: Match, strict: bool
+    optimizer: torch.optim.Optimizer,
+    saved: Saved,
+    matched: Match,
+    strict: bool,
+    load: Callable[[dict[str, Any]], Any],
 ) -> Pending:
     """As torch's own class takes it: its numbers, its groups."""
     misfits = Misfits(shapes=list(matched.misshaped))
@@ -122,11 +134,13 @@ def _prepare_torchs(
         zip(map(id, parameters(optimizer)), (n for g in own for n in g[PARAMS]), strict=True)
     )
     fitting = set(report.loaded)
-    state = {
+    state: State = {
         numbers[id(place.param)]: saved.state[place.key]
         for place in matched.places
         if place.label in fitting and place.key in saved.state
     }
+    keys = set(saved.all_keys)  # all else belongs to no parameter
+    state.update((key, value) for key, value in saved.state.items() if key not in keys)
     groups = [
         group if options is None else {**options, PARAMS: group[PARAMS]}
         for group, options in zip(own, matched.options, strict=True)
@@ -134,7 +148,7 @@ def _prepare_torchs(
 
     def commit() -> None:
         with uninterrupted():
-            optimizer.load_state_dict({"state": state, "param_groups": groups})
+            load({"state": state, "param_groups": groups})
 
     return Pending(commit, report=report)
 
@@ -153,6 +167,12 @@ def _report(
         for key in saved.state
         # Any other key is of something that belongs to no parameter, and is kept as it is.
         if key not in keys and isinstance(key, (int, *{type(key) for key in keys}))
+    ]
+    misfits.wrong += [
+        f"the state dict has a state under the text {key!r}, its groups list the number {key}, as "
+        "when it went through JSON: make numbers of the keys, {int(key): states, ...}"
+        for key in saved.state
+        if isinstance(key, str) and key not in keys and key.isdecimal() and int(key) in keys
     ]
     misshaped = {each.name for each in misfits.shapes}
     report = LoadReport(

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import torch
 
+from thalweg.ranges import Ranges
 from thalweg.rule import Rule, Transform
 
 if TYPE_CHECKING:
@@ -25,6 +26,19 @@ class ChecksStates(Protocol):
         """The states that a state dict brings for each parameter; changes nothing."""
 
 
+def checks_states(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether an optimizer knows what states it has: by its rule, or by a method of its own.
+
+    A class that is written by hand, with its own ``step``, does not.
+    """
+    from thalweg.optim.optimizer import Optimizer  # which stands above this
+
+    return isinstance(optimizer, ChecksStates) and (
+        hasattr(optimizer, "rule")
+        or getattr(type(optimizer), "checked_states", None) is not Optimizer.checked_states
+    )
+
+
 class Owner(ChecksStates, Protocol):
     """An optimizer of thalweg's; see :class:`thalweg.optim.Optimizer`."""
 
@@ -39,6 +53,9 @@ class Owner(ChecksStates, Protocol):
 
     @property
     def state(self) -> Mapping[Any, Any]: ...
+
+    @property
+    def ranges(self) -> Ranges: ...
 
     @property
     def composed_rule(self) -> Rule: ...

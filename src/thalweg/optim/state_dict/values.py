@@ -1,21 +1,24 @@
 """Whether the values of a state dict fit an optimizer that is given by a rule; nothing changes."""
 
 import math
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import torch
 
+from thalweg.engine.copying import deep_copy
 from thalweg.engine.layout import PLAIN_TENSORS
 from thalweg.engine.readable import unreadable
-from thalweg.optim.state_dict.form import NAMES, PARAMS, Saved
+from thalweg.names import slip_for
+from thalweg.optim.state_dict.form import Saved
 from thalweg.optim.state_dict.matching import Match, Place
 from thalweg.optim.state_dict.owner import Owner
 from thalweg.optim.state_dict.report import Misshaped
 from thalweg.rule import State
-from thalweg.transforms.shipped import missing_transform
 
 
 @dataclass(frozen=True)
@@ -36,56 +39,14 @@ class Misfits:
     Attributes:
         shapes: parameters and states of another shape.
         dropped: states that are of no use without what is missing, and what happens instead.
+        idle: states that only other optimizers use.
         wrong: what can never be loaded.
     """
 
     shapes: list[Misshaped] = field(default_factory=list)
     dropped: list[str] = field(default_factory=list)
+    idle: list[str] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
-
-
-def checked_options(
-    optimizer: Owner, k: int, own: Mapping[str, Any], saved: Mapping[str, Any] | None
-) -> dict[str, Any]:
-    """A group with its saved options, copied; with its own where the state dict has none for it.
-
-    Switches that an older or torch's checkpoint lacks keep their value.
-
-    Raises:
-        ValueError, TypeError: an option is missing or wrong.
-    """
-    if saved is None:
-        return dict(own)
-    name = type(optimizer).__name__
-    if missing := missing_transform(saved, optimizer.defaults):
-        raise ValueError(
-            f"{name}: group {k} of the state dict is of an optimizer with the transform {missing}, "
-            f"whose states would be lost here; build this one with transforms=[{missing}(...)], or "
-            "call add_transform first"
-        )
-    group = {PARAMS: own[PARAMS], **deepcopy(dict(saved))}
-    if NAMES in own:
-        group[NAMES] = own[NAMES]
-    for key, default in optimizer.defaults.items():
-        if key in group:
-            continue
-        if default is None or isinstance(default, bool):
-            group[key] = own.get(key, default)  # torch adds defaults when it loads
-            continue
-        for each in optimizer.all_transforms:
-            if key in each.options and saved.keys().isdisjoint(each.options):
-                raise ValueError(
-                    f"{name}: group {k} of the state dict has no option of the transform "
-                    f"{each.name}, which the optimizer has; load it into one without, and call "
-                    "add_transform after that"
-                )
-        raise ValueError(
-            f"{name}: group {k} of the state dict lacks the option {key!r}; it has "
-            f"{sorted(map(str, saved))}. Is it another optimizer's?"
-        )
-    optimizer.normalize_options(group)
-    optimizer.check_options(group)
-    return group
 
 
 def checked_states(
@@ -102,6 +63,13 @@ def checked_states(
         entry = checked_entry(optimizer, place, group, saved.state[place.key], misfits)
         if entry is not None:
             entries[place.param] = entry
+    if misfits.idle and not misfits.wrong:
+        warnings.warn(
+            f"{type(optimizer).__name__}: the state dict has {', '.join(map(repr, misfits.idle))}, "
+            "as other optimizers have; here nothing uses it, and it is kept",
+            UserWarning,
+            stacklevel=4,
+        )
     return entries
 
 
@@ -153,12 +121,16 @@ def checked_entry(
         return {}
     needed, known = state_names(optimizer, group, present)
     rule = optimizer.composed_rule
+    kept = {key: value for key, value in present.items() if key not in known}
     wrong = [
         f"{place.label}: the state dict has {key!r}, which is no state of this optimizer "
-        f"({', '.join(known)}). Is it another optimizer's?"
-        for key in present
-        if key not in known
+        f"({', '.join(known)}); did you mean {meant}?"
+        for key in kept
+        if (meant := slip_for(str(key), known))
     ]
+    for key, value in kept.items():
+        wrong += unreadable_in(value, place.param, f"{place.label}: state {key!r}")
+    misfits.idle += [key for key in kept if key in _states_of_all() and key not in misfits.idle]
     wrong += [
         f"{place.label}: the state dict lacks the state {key!r}"
         for key in needed
@@ -167,7 +139,8 @@ def checked_entry(
     found: Entry = {}
     shapes = []
     for key, value in present.items():
-        if key not in known:
+        if key in kept:
+            found[key] = None if wrong else _own(value, place.param)
             continue
         if key not in rule.tensor_states:
             found[key], problem = _number(key, value)
@@ -182,6 +155,28 @@ def checked_entry(
     misfits.shapes += shapes
     misfits.wrong += wrong
     return None if shapes or wrong else found
+
+
+def _own(value: Any, p: torch.Tensor) -> Any:
+    """A copy of what a program keeps among a parameter's states; tensors are widened as states."""
+    if isinstance(value, torch.Tensor):
+        inexact = value.is_floating_point() or value.is_complex()
+        wide = torch.promote_types(value.dtype, p.dtype) if inexact else value.dtype
+        return deep_copy(value).to(p.device, wide)
+    if isinstance(value, dict):
+        return {key: _own(item, p) for key, item in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(_own(item, p) for item in value)
+    return deepcopy(value)
+
+
+@cache
+def _states_of_all() -> frozenset[str]:
+    """The names of the states of all optimizers that are given by a rule."""
+    from thalweg.optim.catalogue import classes  # which stands above this
+
+    rules = (getattr(each, "rule", None) for each in classes().values())
+    return frozenset(name for rule in rules if rule is not None for name in rule.states)
 
 
 def state_names(
