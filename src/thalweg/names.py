@@ -22,6 +22,25 @@ def nearest(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:
     return f"; did you mean {by_small[near[0]]}?" if near else ""
 
 
+def slip(name: str, known: Iterable[str]) -> str | None:
+    """The known name that becomes this one by one letter added, left out, changed or exchanged.
+
+    >>> slip("weigth_decay", ["lr", "weight_decay"])
+    'weight_decay'
+    >>> slip("lr_decay", ["lr", "weight_decay"])
+    """
+    return next((each for each in known if name != each and _one_letter_apart(name, each)), None)
+
+
+def _one_letter_apart(a: str, b: str) -> bool:
+    start = next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), None)
+    if start is None:
+        return abs(len(a) - len(b)) == 1
+    x, y = a[start:], b[start:]
+    exchanged = x[:2] == y[1::-1] and x[2:] == y[2:]
+    return exchanged or x[1:] == y[1:] or x[1:] == y or x == y[1:]
+
+
 def unknown(owner: str, what: str, name: str, known: Iterable[str]) -> ValueError:
     """The error for a name that is none of those known.
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from thalweg.names import nearest
+from thalweg.names import slip
 from thalweg.ranges import OrNone, Range, Ranges, number
 from thalweg.rule import Transform
 from thalweg.rule.program import number as without_gradient
@@ -23,7 +23,6 @@ GROUP_KEYS = (
     *("params", "param_names", "name", "lr_scale"),
     *("initial_lr", "max_lr", "min_lr", "swa_lr", "max_momentum", "base_momentum"),  # schedulers'
 )
-ALIKE = 0.75  # from here on, a key of the user's own is taken for a misspelt option
 
 
 def given(arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -85,8 +84,10 @@ def check_known(owner: str, group: Mapping[str, Any], known: Sequence[str]) -> N
     for key in group:
         if key in known or key in GROUP_KEYS:
             continue
-        if hint := nearest(str(key), known, ALIKE):
-            raise TypeError(f"{owner}: a parameter group has the key {key!r}{hint}")
+        if meant := slip(str(key), known):
+            raise TypeError(
+                f"{owner}: a parameter group has the key {key!r}; did you mean {meant}?"
+            )
 
 
 def flags_in(options: Mapping[str, Any]) -> list[str]:
