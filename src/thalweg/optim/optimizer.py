@@ -200,7 +200,8 @@ class Optimizer(torch.optim.Optimizer):
 
     @state.setter
     def state(self, value: Mapping[Any, Any]) -> None:
-        self.__dict__["_state"] = OptimizerState(dict(value))
+        own = isinstance(value, OptimizerState)  # shared by a copy.copy, or put back
+        self.__dict__["_state"] = value if own else OptimizerState(dict(value))
 
     @property
     def step_count(self) -> int:
