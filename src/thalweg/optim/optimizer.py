@@ -27,6 +27,7 @@ from thalweg.optim.options import (
     flags_in,
     with_transforms,
 )
+from thalweg.optim.recording import check_recording
 from thalweg.optim.scaling import unscale
 from thalweg.ranges import NON_NEGATIVE, Ranges
 from thalweg.rule import Rule, Transform, transformed
@@ -325,6 +326,7 @@ class Optimizer(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        check_recording(self._name, self.param_groups)
         own = self.__dict__
         scale, found_inf = own.get("grad_scale"), own.get("found_inf")
         handed = (scale is not None or found_inf is not None) and "fused" in self.defaults
