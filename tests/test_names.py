@@ -2,7 +2,7 @@
 
 import pytest
 
-from thalweg.names import nearest, unknown
+from thalweg.names import nearest, slip, unknown
 
 
 @pytest.mark.parametrize(
@@ -22,3 +22,16 @@ def test_unknown_lists_what_there_is() -> None:
     assert str(unknown("x", "thing", "zzz", iter(["a", "B"]))) == (
         "x: unknown thing 'zzz'. There are: a, B."
     )
+
+
+@pytest.mark.parametrize(
+    ("key", "meant"),
+    [
+        *[("momentm", "momentum"), ("momentuum", "momentum"), ("momentun", "momentum")],
+        *[("mometnum", "momentum"), ("beta", "betas"), ("lrs", "lr"), ("xlr", "lr"), ("rl", "lr")],
+        *[("lr_mult", None), ("momentum", None), ("moment", None), ("larch", None), ("", None)],
+        *[("weight_decay_mult", None), ("LR", None), ("sabet", None)],
+    ],
+)
+def test_a_slip_is_one_letter(key: str, meant: str | None) -> None:
+    assert slip(key, ["lr", "momentum", "betas", "weight_decay"]) == meant

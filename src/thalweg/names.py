@@ -25,7 +25,8 @@ def nearest(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:
 def slip_for(name: str, known: Iterable[str]) -> str | None:
     """The known name that this is one slip away from, in any case; None if there is none.
 
-    A slip is one letter too many, missing or another, or two letters exchanged.
+    A slip is one letter too many, missing or another, or two letters exchanged. A name of two
+    letters is not what another of two was to be: ``l2`` is no slip for ``lr``.
 
     >>> slip_for("wieght_decay", ["lr", "weight_decay"]), slip_for("weights", ["weight_decay"])
     ('weight_decay', None)
@@ -34,6 +35,8 @@ def slip_for(name: str, known: Iterable[str]) -> str | None:
 
 
 def _is_slip(a: str, b: str) -> bool:
+    if len(b) <= 2 and len(a) == len(b):
+        return a in (b, b[::-1])
     for _ in range(2):  # what both begin with, and what they end with
         same = next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), None)
         same = min(len(a), len(b)) if same is None else same

@@ -53,7 +53,7 @@ def test_the_databases_error_inputs(name: str, index: int, label: str) -> None:
     def construct(library: Any) -> type[BaseException] | None:
         # Made anew each time: constructors fill in the dicts they are given.
         given = error_inputs(name)[index].optimizer_error_input
-        params = [parameter(1, 1)] if given.params is None else given.params
+        params = given.params  # None, mostly: the options are looked at first
         return outcome(lambda: getattr(library, name)(params, **given.kwargs))
 
     expected = error_inputs(name)[index]
@@ -278,6 +278,14 @@ def test_a_misspelt_option_of_a_group_suggests_the_right_one(
     assert snapshot(optimizer) == before
     with pytest.raises((TypeError, ValueError), match=rf"{wrong}.*\b{right}\b"):
         getattr(optim, name)([{"params": [parameter()], wrong: 0.5}])
+
+
+@pytest.mark.parametrize("key", ["lr_mult", "weight_decay_mult", "moment", "betas_end"])
+def test_own_keys_of_a_group_are_kept(key: str) -> None:
+    group = {"params": [parameter()], key: 0.5}
+    optimizer = optim.SGD([group])
+    optimizer.load_state_dict(optimizer.state_dict())
+    assert optimizer.param_groups[0][key] == 0.5
 
 
 # ------------------------------------------------------------------------------------------- steps

@@ -463,3 +463,40 @@ def test_steps_are_not_recorded_otherwise(name: str) -> None:
         assert p.is_leaf
         assert p.requires_grad
         assert all(not v.requires_grad for v in optimizer.state[p].values())
+
+
+# ------------------------------------------------------------------------------------------ copies
+
+
+@pytest.mark.parametrize("name", ["Adam", "NAdam", "SGD"])
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_shallow_copy_shares_groups_and_state(name: str, begun: bool) -> None:
+    """Whichever of the two is stepped, it is one sequence of updates, as with torch."""
+    found = []
+    for library in (torch.optim, optim):
+        params = parameters()
+        options = {"momentum": 0.9} if name == "SGD" else {}
+        optimizer = getattr(library, name)(params, lr=0.25, **options)
+        if begun:
+            optimizer.step()
+        other = copy.copy(optimizer)
+        assert other.state is optimizer.state
+        assert other.param_groups is optimizer.param_groups
+        for each in (other, optimizer, optimizer, other, other, optimizer):
+            each.step()
+        steps = [float(s["step"]) for s in optimizer.state.values() if "step" in s]
+        found.append([*(v for p in params for v in p.tolist()), *steps])
+    assert found[1] == pytest.approx(found[0], rel=1e-5)
+
+
+def test_a_state_that_is_put_back_is_the_same() -> None:
+    params = parameters()
+    optimizer = optim.Adam(params)
+    optimizer.step()
+    before = optimizer.state
+    optimizer.state = {}
+    optimizer.step()
+    optimizer.state = before
+    assert optimizer.state is before
+    optimizer.step()
+    assert float(optimizer.state[params[0]]["step"]) == 2

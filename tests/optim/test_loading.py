@@ -355,3 +355,30 @@ def test_nothing_of_a_prepared_load_shows_before_it_is_committed() -> None:
     assert snapshot(advanced(optimizer))[:5] == snapshot(advanced(twin))[:5]
     pending.commit()
     assert bits(optimizer.state_dict()["state"]) == bits(saved["state"])
+
+
+def test_an_adamw_stays_one_with_the_state_of_an_adam() -> None:
+    saved = []
+    for library in (torch.optim, optim):
+        p = torch.nn.Parameter(torch.ones(2))
+        p.grad = torch.ones_like(p)
+        source, target = library.Adam([p], lr=0.5), library.AdamW([p], lr=0.25)
+        source.step()
+        target.load_state_dict(source.state_dict())
+        assert target.param_groups[0]["decoupled_weight_decay"] is True
+        saved.append(target.param_groups[0]["lr"])
+    assert saved == [0.5, 0.5]
+
+
+def test_a_group_of_adamw_may_have_the_other_kind_of_decay() -> None:
+    found = []
+    for library in (torch.optim, optim):
+        p = torch.nn.Parameter(torch.ones(2))
+        p.grad = torch.full_like(p, 0.5)
+        group = {"params": [p], "decoupled_weight_decay": False, "weight_decay": 0.5}
+        optimizer = library.AdamW([group], lr=0.25)
+        optimizer.step()
+        p.grad = torch.full_like(p, -1.5)
+        optimizer.step()
+        found.append(p.tolist())
+    assert found[1] == pytest.approx(found[0], rel=1e-6)

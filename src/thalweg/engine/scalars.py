@@ -62,6 +62,7 @@ class ScalarStates:
             if entry is not views[column]:
                 if entry is not None:
                     self.table[slot.index, column] = float(entry)
+                    slot.state.access.changes += 1  # it may be another engine's view
                 elif name != "step" and len(slot.state):
                     # Of a transform that was added after the parameter's first update.
                     initial = self.rule.states[name].initial_value(slot.group)

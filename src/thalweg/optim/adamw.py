@@ -3,13 +3,14 @@
 Paper: Loshchilov and Hutter, "Decoupled Weight Decay Regularization", 2019, Algorithm 2.
 """
 
+from typing import Any
+
 import torch
 
 from thalweg.optim.adam import STATES, Adam, adam
 from thalweg.optim.optimizer import Number, Params, Transforms
 from thalweg.optim.options import given
 from thalweg.rule import Rule
-from thalweg.transforms import decoupled_decay, maximized
 
 
 class AdamW(Adam, torch.optim.AdamW):
@@ -43,7 +44,6 @@ class AdamW(Adam, torch.optim.AdamW):
     """
 
     rule = Rule(adam, STATES, name="adamw")
-    transforms = (decoupled_decay(), maximized())
 
     def __init__(
         self,
@@ -64,3 +64,8 @@ class AdamW(Adam, torch.optim.AdamW):
         super().__init__(
             params, **given(locals()), decoupled_weight_decay=True, transforms=transforms
         )
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        for group in self.param_groups:  # also what was Adam's
+            group["decoupled_weight_decay"] = True

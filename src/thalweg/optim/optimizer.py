@@ -27,6 +27,8 @@ from thalweg.optim.options import (
     flags_in,
     with_transforms,
 )
+from thalweg.optim.recording import check_recording
+from thalweg.optim.scaling import unscale
 from thalweg.ranges import NON_NEGATIVE, Ranges
 from thalweg.rule import Rule, Transform, transformed
 from thalweg.rule.transforms import checked_transforms
@@ -58,6 +60,8 @@ class Optimizer(torch.optim.Optimizer):
     - ``fused``: None uses a kernel where there is one, elsewhere torch's operations on lists of
       tensors or, where that cannot be, tensor by tensor; True does the same, and warns where
       there is no kernel; False uses none.
+      With True, the attributes ``grad_scale`` and ``found_inf`` have the effect that they have
+      with torch's fused kernels: gradients are divided in place, a step with an inf is left out.
     - ``differentiable``: let autograd see the step; runs eagerly. Numbers that are kept from step
       to step (ASGD's eta, Rprop's first step size) count as constants.
     - ``foreach``: without effect where there is a kernel, which updates all tensors at once.
@@ -111,6 +115,8 @@ class Optimizer(torch.optim.Optimizer):
         self.defaults = with_transforms(self._name, defaults, self.added_transforms)
         self._check_defaults()
         torch.optim.Optimizer.__init__(self, listed(self._name, params), self.defaults)
+        if self.defaults.get("fused"):
+            self._step_supports_amp_scaling = True  # GradScaler then leaves unscaling to the step
 
     def _check_defaults(self) -> None:
         """Raise for a wrong option before the parameters are looked at, as torch does."""
@@ -195,7 +201,8 @@ class Optimizer(torch.optim.Optimizer):
 
     @state.setter
     def state(self, value: Mapping[Any, Any]) -> None:
-        self.__dict__["_state"] = OptimizerState(dict(value))
+        own = isinstance(value, OptimizerState)  # shared by a copy.copy, or put back
+        self.__dict__["_state"] = value if own else OptimizerState(dict(value))
 
     @property
     def step_count(self) -> int:
@@ -319,6 +326,12 @@ class Optimizer(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        check_recording(self._name, self.param_groups)
+        own = self.__dict__
+        scale, found_inf = own.get("grad_scale"), own.get("found_inf")
+        handed = (scale is not None or found_inf is not None) and "fused" in self.defaults
+        if handed and not unscale(self._name, self.param_groups, scale, found_inf):
+            return loss
         self._engine.step(self._count)
         return loss
 

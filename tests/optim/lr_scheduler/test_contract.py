@@ -775,3 +775,50 @@ def test_a_one_cycle_state_of_an_older_torch_loads(strategy: Any) -> None:
     saved["anneal_func"] = print
     with pytest.raises(ValueError, match="_anneal_func_type"):
         scheduler.load_state_dict(saved)
+
+
+# What torch's classes let a user set between steps: attributes, one after another.
+SET_BY_HAND: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
+    ("StepLR", {"step_size": 2}, {"last_epoch": 3, "gamma": 0.5, "step_size": 3}),
+    ("MultiStepLR", {"milestones": [3, 6]}, {"last_epoch": 2, "gamma": 0.5}),
+    ("ConstantLR", {"total_iters": 3}, {"last_epoch": 2}),
+    ("LinearLR", {"total_iters": 9}, {"last_epoch": 2, "total_iters": 12, "end_factor": 0.5}),
+    ("ExponentialLR", {"gamma": 0.5}, {"last_epoch": 4, "gamma": 0.75}),
+    ("PolynomialLR", {"total_iters": 9}, {"last_epoch": 3, "total_iters": 12, "power": 2.0}),
+    ("CosineAnnealingLR", {"T_max": 9}, {"last_epoch": 3, "T_max": 14, "eta_min": 0.01}),
+    (
+        "CosineAnnealingWarmRestarts",
+        {"T_0": 4, "T_mult": 2},
+        {"T_cur": 2, "T_i": 9, "eta_min": 0.01, "last_epoch": 1, "T_mult": 3},
+    ),
+    ("LambdaLR", {"lr_lambda": lambda t: 1 / (t + 1)}, {"last_epoch": 4, "base_lrs": [3.0, 2.0]}),
+    (
+        "OneCycleLR",
+        {"max_lr": 1.0, "total_steps": 20, "cycle_momentum": False},
+        {"last_epoch": 9, "total_steps": 30},
+    ),
+    (
+        "CyclicLR",
+        {"base_lr": 0.1, "max_lr": 1.0, "step_size_up": 4, "cycle_momentum": False},
+        {"last_epoch": 2, "max_lrs": [2.0, 3.0], "base_lrs": [0.2, 0.1], "total_size": 6.0},
+    ),
+    ("ReduceLROnPlateau", {"patience": 3}, {"num_bad_epochs": 3, "factor": 0.5, "best": 0.0}),
+]
+
+
+@pytest.mark.parametrize(("name", "options", "changes"), SET_BY_HAND, ids=lambda v: str(v)[:24])
+def test_attributes_set_between_steps_take_effect(
+    name: str, options: dict[str, Any], changes: dict[str, Any]
+) -> None:
+    seen: list[list[Any]] = []
+    for library in (torch.optim.lr_scheduler, lr_scheduler):
+        scheduler = getattr(library, name)(make_optimizer(), **options)
+        seen.append([])
+        for attribute, value in [(None, None), *changes.items()]:
+            if attribute is not None:
+                setattr(scheduler, attribute, value)
+            for _ in range(2):
+                scheduler.optimizer.step()
+                scheduler.step(*([1.0] if name == "ReduceLROnPlateau" else []))
+                seen[-1] += rates(scheduler.optimizer)
+    assert seen[1] == pytest.approx(seen[0], rel=1e-12)

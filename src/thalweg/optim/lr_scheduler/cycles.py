@@ -314,13 +314,14 @@ class OneCycleLR(_CyclesMomentum, torchs.OneCycleLR):
 
     def _one_cycle(self, group: dict[str, Any], initial: str, peak: str, final: str) -> Schedule:
         phases = self._schedule_phases
+        steps = phases[-1]["end_step"] + 1  # total_steps is how many are allowed
         return made(
             schedules.OneCycle,
             number(group[initial]),
             number(group[peak]),
             number(group[final]),
-            self.total_steps,
-            (phases[0]["end_step"] + 1) / self.total_steps,
+            steps,
+            (phases[0]["end_step"] + 1) / steps,
             "cosine" if self._anneal_func_type == "cos" else "linear",
             len(phases) == 3,
         )

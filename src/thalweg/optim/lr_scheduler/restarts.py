@@ -86,10 +86,16 @@ class CosineAnnealingWarmRestarts(Scheduled, torchs.CosineAnnealingWarmRestarts)
         self._advance(epoch)
 
     def _update_lr(self, epoch: float | None = None) -> None:
-        if epoch is None:
-            # From a fraction on, whole epochs: what step(epoch) has begun is gone on with.
-            epoch = self.last_epoch + 1 + self.T_cur % 1
-        self._set_rates([self.schedule(k)(epoch) for k in range(len(self.base_lrs))])
-        self.last_epoch = math.floor(epoch)
-        cycles = made(schedules.CosineRestarts, 1.0, 0.0, self.T_0, self.T_mult)
-        self.T_cur, self.T_i = cycles.place(epoch)
+        if epoch is None and not self._is_initial:
+            # On from where it stands, be it a fraction, or a place that a user has set.
+            position, length = self.T_cur + 1, self.T_i
+            if position >= length:
+                position, length = position % length, length * self.T_mult
+        else:
+            cycles = made(schedules.CosineRestarts, 1.0, 0.0, self.T_0, self.T_mult)
+            position, length = cycles.place(self.last_epoch + 1 if epoch is None else epoch)
+        bases = map(number, self.base_lrs)
+        cycle = [made(schedules.CosineRestarts, base, self.eta_min, length) for base in bases]
+        self._set_rates([rate(position) for rate in cycle])
+        self.last_epoch = math.floor(self.last_epoch + 1 if epoch is None else epoch)
+        self.T_cur, self.T_i = position, length

@@ -1,0 +1,91 @@
+"""Scaled gradients: by GradScaler, and by attributes set by hand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import thalweg.optim as optim
+
+FUSED = ("Adam", "AdamW", "SGD", "Adagrad")
+OPTIONS: dict[str, dict[str, Any]] = {"SGD": {"momentum": 0.9}}
+every_fused = pytest.mark.parametrize("name", FUSED)
+
+
+def made(library: Any, name: str, **options: Any) -> tuple[list[Tensor], Any]:
+    params = [torch.linspace(-1, 1, 3 + k).requires_grad_() for k in range(2)]
+    return params, getattr(library, name)(params, lr=0.25, **OPTIONS.get(name, {}), **options)
+
+
+def give_gradients(params: list[Tensor], scale: float) -> None:
+    for p in params:
+        p.grad = (p.detach() - 0.3) * scale
+
+
+@every_fused
+def test_attributes_set_by_hand_have_torchs_effect(name: str) -> None:
+    found = []
+    for library in (torch.optim, optim):
+        params, optimizer = made(library, name, fused=True)
+        for found_inf in (0.0, 1.0, 0.0):
+            give_gradients(params, 8.0)
+            optimizer.grad_scale = torch.tensor(8.0)
+            optimizer.found_inf = torch.tensor(found_inf)
+            optimizer.step()
+        del optimizer.grad_scale, optimizer.found_inf
+        give_gradients(params, 1.0)
+        optimizer.step()
+        steps = [float(s["step"]) for s in optimizer.state.values() if "step" in s]
+        gradients = [g for p in params for g in p.grad.tolist()]
+        found.append([*(v for p in params for v in p.tolist()), *steps, *gradients])
+    assert found[1] == pytest.approx(found[0], rel=1e-5)
+
+
+@every_fused
+def test_the_gradients_are_unscaled_in_place(name: str) -> None:
+    params, optimizer = made(optim, name, fused=True)
+    give_gradients(params, 8.0)
+    before = [p.grad.clone() for p in params]
+    optimizer.found_inf = torch.tensor(1.0)
+    optimizer.grad_scale = torch.tensor(8.0)
+    optimizer.step()
+    assert all(torch.equal(p.grad, g) for p, g in zip(params, before, strict=True))
+    assert not any(optimizer.state.values()) or name == "Adagrad"
+    optimizer.found_inf = None
+    optimizer.step()
+    assert all(torch.equal(p.grad, g / 8) for p, g in zip(params, before, strict=True))
+
+
+@every_fused
+def test_they_are_refused_without_fused_as_by_torch(name: str) -> None:
+    for library in (torch.optim, optim):
+        params, optimizer = made(library, name)
+        give_gradients(params, 8.0)
+        before = [p.detach().clone() for p in params]
+        optimizer.grad_scale = torch.tensor(8.0)
+        with pytest.raises(AssertionError, match="grad_scale and found_inf"):
+            optimizer.step()
+        assert all(torch.equal(p, b) for p, b in zip(params, before, strict=True))
+
+
+@every_fused
+def test_a_grad_scaler_gives_the_same_with_and_without_fused(name: str) -> None:
+    found = []
+    for library, fused in ((torch.optim, True), (optim, True), (optim, None)):
+        params, optimizer = made(library, name, fused=fused)
+        scaler = torch.amp.GradScaler("cpu", init_scale=1024.0, growth_interval=2)
+        assert getattr(optimizer, "_step_supports_amp_scaling", False) is (fused is True)
+        for k in range(5):
+            optimizer.zero_grad()
+            loss = sum((p * p).sum() for p in params)
+            scaler.scale(loss * (float("inf") if k == 2 else 1.0)).backward()
+            if k == 3:
+                scaler.unscale_(optimizer)
+            scaler.step(optimizer)
+            scaler.update()
+        found.append([scaler.get_scale(), *(v for p in params for v in p.tolist())])
+    assert found[1] == pytest.approx(found[0], rel=1e-5)
+    assert found[2] == pytest.approx(found[1], rel=1e-6)
