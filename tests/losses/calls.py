@@ -50,6 +50,10 @@ class Call(NamedTuple):
         }
         return self._of(function or getattr(losses, self.name), packed, more)
 
+    def plain_reference(self, operands: Mapping[str, Tensor], **more: Any) -> Tensor:
+        """Torch's loss of the operands as they are."""
+        return self._of(getattr(F, self.name), operands, more)
+
     def _of(self, function: Any, operands: Mapping[str, Tensor], more: Mapping[str, Any]) -> Tensor:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

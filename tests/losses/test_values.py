@@ -202,13 +202,20 @@ def _any_not_finite(*names: str) -> Where:
 KNOWN: dict[tuple[str, str], Where] = {
     # The logarithms are clamped in the derivative by the target as they are in the value.
     ("binary_cross_entropy", "target"): _at_an_end,
-    # Infinite is the limit; torch subtracts inf from inf.
-    ("binary_cross_entropy_with_logits", "value"): lambda o: (
-        (o["input"] == -INF) & (o["target"] > 0)
-    ),
+    # Infinite is the limit, and 0 where none of the target is there; torch has inf - inf.
+    ("binary_cross_entropy_with_logits", "value"): lambda o: o["input"].isinf(),
+    ("binary_cross_entropy_with_logits", "target"): lambda o: o["input"].isinf(),
+    ("binary_cross_entropy_with_logits", "input"): lambda o: o["input"].isinf(),
+    ("multilabel_soft_margin_loss", "target"): lambda o: o["input"].isinf(),
+    ("multilabel_soft_margin_loss", "weight"): lambda o: o["input"].isinf(),
+    ("multilabel_soft_margin_loss", "value"): lambda o: o["input"].isinf().squeeze(-1),
+    # No share of an infinite cost is 0; torch multiplies 0 by inf.
+    ("poisson_nll_loss", "value"): lambda o: (o["target"] == 0) & (o["input"] == -INF),
+    ("kl_div", "value"): lambda o: (o["input"] == -INF) | (o["target"] == -INF),
+    ("kl_div", "input"): lambda o: o["target"] == -INF,
     # Neither 0 * log(0) nor the Stirling term is chosen there; torch multiplies 0 by inf.
     ("poisson_nll_loss", "target"): lambda o: o["target"] == 0,
-    ("kl_div", "target"): lambda o: o["target"] == 0,
+    ("kl_div", "target"): lambda o: (o["target"] == 0) | (o["target"] == -INF),
     # torch overflows.
     ("soft_margin_loss", "value"): lambda o: o["input"] * o["target"] < -88,
     ("soft_margin_loss", "input"): lambda o: o["input"] * o["target"] < -88,
@@ -324,6 +331,17 @@ def test_variances_of_each_size(shape: tuple[int, ...]) -> None:
                 losses.gaussian_nll_loss(x, y, v, reduction=reduction),
                 torch.nn.functional.gaussian_nll_loss(x, y, v, reduction=reduction),
             )
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (1, 1), (1, 1, 1), (3, 1, 1), (5,)], ids=str)
+def test_variances_broadcast(shape: tuple[int, ...]) -> None:
+    x, y = torch.randn(2, 3, 4, 5), torch.randn(2, 3, 4, 5)
+    var = positive(shape).requires_grad_()
+    found = losses.gaussian_nll_loss(x, y, var)
+    right = losses.gaussian_nll_loss(x, y, var.expand(x.shape))
+    torch.testing.assert_close(found, right)
+    slopes = [torch.autograd.grad(value, var)[0] for value in (found, right)]
+    torch.testing.assert_close(*slopes)
 
 
 # --------------------------------------------------------------------- torch's own examples

@@ -260,14 +260,58 @@ def test_odd_distributions(weight: Tensor | None) -> None:
     for row in ROWS:
         for probabilities in DISTRIBUTIONS:
             for smoothing in (0, 0.1):
+                x, y = torch.tensor([row]), torch.tensor([probabilities])
+                share = y if weight is None else y * weight
+                # No share of an infinite cost is 0, and so is its derivative; in torch NaN and inf.
+                masked = (share == 0) & (x == -INF) & (x.amax() > -INF) & (smoothing == 0)
+                if not share.isnan().any():
+                    x = torch.where(masked, -1e4, x)
                 same_kinds(
                     lambda m, a, b, s=smoothing: m.cross_entropy(
                         a, b, weight, label_smoothing=s, reduction="sum"
                     ),
-                    torch.tensor([row]),
-                    torch.tensor([probabilities]),
-                    by=2,
+                    x,
+                    y,
+                    by=1 if masked.any() else 2,
                 )
+
+
+def test_a_masked_class_without_a_share() -> None:
+    x = torch.tensor([[0.0, -INF, 0.0]], requires_grad=True)
+    y = torch.tensor([[0.5, 0.0, 0.5]])
+    value = losses.cross_entropy(x, y)
+    torch.testing.assert_close(value, torch.tensor(2.0).log())
+    value.backward()
+    torch.testing.assert_close(x.grad, torch.zeros(1, 3))
+    log_p = torch.tensor([[0.5, 0.0, 0.5]]).log().requires_grad_()
+    for target, log_target in ((y, False), (y.log(), True)):
+        value = losses.kl_div(log_p, target, reduction="sum", log_target=log_target)
+        assert value.item() == 0
+        (slope,) = torch.autograd.grad(value, log_p)
+        torch.testing.assert_close(slope, -y)
+
+
+@pytest.mark.parametrize("p", [3.0, 20.0, 100.0, -20.0])
+def test_norms_of_large_order_stay_in_range(p: float) -> None:
+    a, b = 1e5 * torch.randn(4, 6), 1e-5 * torch.randn(4, 6)
+    found = losses.triplet_margin_loss(a, torch.zeros_like(a), b, p=p, eps=0.0, reduction="none")
+    wide = [t.double() for t in (a, torch.zeros_like(a), b)]
+
+    def norm(t: Tensor) -> Tensor:  # in logarithms
+        return torch.logsumexp(p * t.abs().log(), 1).div(p).exp()
+
+    right = (1 + norm(wide[0] - wide[1]) - norm(wide[0] - wide[2])).clamp_min(0)
+    torch.testing.assert_close(found.double(), right, rtol=1e-4, atol=0.1)
+
+
+@pytest.mark.parametrize("index", [-(2**63), -1, 3, 2**63 - 1])
+def test_no_class_is_none(index: int) -> None:
+    x, y = torch.ones(2, 3), torch.full((2,), index)
+    with pytest.raises(RuntimeError, match="out of bounds"):
+        losses.multi_margin_loss(x, y)
+    with pytest.raises(RuntimeError, match="out of bounds"):
+        losses.multi_margin_loss(x.requires_grad_(), y, reduction="none")
+    assert losses.cross_entropy(x, y, ignore_index=index, reduction="sum").item() == 0
 
 
 @pytest.mark.slow
