@@ -11,15 +11,13 @@ skipped code objects   ``torch.compile`` leaves the engine out     ``torch.compi
 exported C functions   asking tensors where they are               Python asks, one by one
 object layout          telling that objects are what they were     Python compares them
 TensorImpl layout      fetching cache lines ahead of their use     nothing is fetched ahead
-dispatch modes         counting steps where tensors are fake       fake counts: torch's error
 dispatch keys          telling plain tensors at one look           Python asks, one by one
 =====================  ==========================================  ===============================
 """
 
 import ctypes
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -54,24 +52,6 @@ def not_traced(function: Function) -> Function:
     function._torchdynamo_disable = True  # type: ignore[attr-defined]
     function._torchdynamo_disable_msg = "an optimizer's step is a kernel"  # type: ignore[attr-defined]
     return function
-
-
-# ---- modes --------------------------------------------------------------------------------------
-
-
-@contextmanager
-def real_tensors() -> Iterator[None]:
-    """Within, what is made is a tensor with memory, also under ``FakeTensorMode`` and its like.
-
-    An engine counts steps in memory of its own, whatever stands for the parameters.
-    """
-    try:
-        from torch.utils._python_dispatch import _disable_current_modes
-    except ImportError:
-        yield
-        return
-    with _disable_current_modes(), torch.inference_mode(False):
-        yield
 
 
 # ---- tensors without memory ---------------------------------------------------------------------
