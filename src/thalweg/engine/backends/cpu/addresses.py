@@ -137,6 +137,11 @@ class Reader:
         self.work.arguments[_STATES] = self._states if exposed else 0
         self.work.arguments[_GIVEN] = 0 if gradients is None else id(gradients)
 
+    def let_go(self) -> None:
+        """Keep the given gradients no longer."""
+        self._gradients = None
+        self.work.arguments[_GIVEN] = 0
+
     def avoid(self, starts: Integers, stops: Integers) -> None:
         """Tell of gradients that come to overlap with these ranges, sorted and apart."""
         self._written = starts, stops

@@ -340,6 +340,8 @@ class KernelUnit(Unit):
         if self._exposed:
             self._state_versions.bump(absent)
         self._gradients, self._storages = None, []
+        if self._reader is not None:
+            self._reader.let_go()
 
     def _set_constants(self, values: Any, cases: Integers) -> None:
         """Hand the constants over, in the same memory as long as there are as many."""
