@@ -409,6 +409,25 @@ def _forked_while_stepping() -> list[int]:
     return statuses
 
 
+def test_a_child_steps_after_its_parent_used_several_threads() -> None:
+    """Where torch's own step waits for threads that do not exist."""
+    assert apart(_forked_after_threads, longest=50) == Returned(0)
+
+
+def _forked_after_threads() -> int:
+    torch.set_num_threads(2)
+    p = Parameter(torch.zeros(1_000_000))
+    p.grad = torch.ones(1_000_000)
+    optimizer = optim.Adam([p])
+    optimizer.step()
+    child = os.fork()
+    if not child:
+        signal.alarm(8)
+        optimizer.step()
+        os._exit(0)
+    return os.waitpid(child, 0)[1]
+
+
 @pytest.fixture(autouse=True)
 def as_before() -> Iterator[None]:
     threads = torch.get_num_threads()

@@ -323,7 +323,7 @@ class _Work:
 
     def threads(self) -> int:
         """How many threads are of use."""
-        return 1 if self._most_threads <= 1 else min(torch.get_num_threads(), self._most_threads)
+        return threads.of_use(self._most_threads)
 
     def run(self) -> bool:
         """Call the loop; whether it found everything as planned."""

@@ -298,8 +298,7 @@ class KernelUnit(Unit):
             )
 
     def _threads(self) -> int:
-        wanted = self._most_threads
-        return min(torch.get_num_threads(), wanted) if wanted > 1 else 1
+        return threads.of_use(self._most_threads)
 
     def call(self, stage: int) -> tuple[int, int, int]:
         """A stage's kernel, where its arguments are, and on how many threads it is to run."""
