@@ -2,7 +2,7 @@
 
 import pytest
 
-from thalweg.names import nearest, slip, unknown
+from thalweg.names import nearest, slip_for, unknown
 
 
 @pytest.mark.parametrize(
@@ -29,9 +29,9 @@ def test_unknown_lists_what_there_is() -> None:
     [
         *[("momentm", "momentum"), ("momentuum", "momentum"), ("momentun", "momentum")],
         *[("mometnum", "momentum"), ("beta", "betas"), ("lrs", "lr"), ("xlr", "lr"), ("rl", "lr")],
-        *[("lr_mult", None), ("momentum", None), ("moment", None), ("larch", None), ("", None)],
-        *[("weight_decay_mult", None), ("LR", None), ("sabet", None)],
+        *[("lr_mult", None), ("l2", None), ("moment", None), ("larch", None), ("", None)],
+        *[("weight_decay_mult", None), ("LR", "lr"), ("sabet", None)],
     ],
 )
 def test_a_slip_is_one_letter(key: str, meant: str | None) -> None:
-    assert slip(key, ["lr", "momentum", "betas", "weight_decay"]) == meant
+    assert slip_for(key, ["lr", "momentum", "betas", "weight_decay"]) == meant

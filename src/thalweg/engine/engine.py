@@ -12,6 +12,7 @@ on. A step that ends before the third phase takes the states that it has created
 update is told by them.
 """
 
+import os
 import threading
 import weakref
 from collections.abc import Callable
@@ -29,6 +30,10 @@ from thalweg.rule import Program, Rule
 
 # One for what is not as it was, another where that turns out to overlap.
 MOST_PLANS = 2
+
+
+# For what a forked process has of them.
+_engines: weakref.WeakSet["Engine"] = weakref.WeakSet()
 
 
 class Engine:
@@ -49,6 +54,7 @@ class Engine:
         self._plan = Plan()
         # Two threads in one plan would free the tables under each other's kernels.
         self._one_at_a_time = threading.RLock()
+        _engines.add(self)
 
     @property
     def owner(self) -> Owner:
@@ -137,6 +143,11 @@ class Engine:
             if unit not in done:
                 former.forget(unit.slots[k].param for k in unit.updated)
 
+    def begin_in_child(self) -> None:
+        """Let go, in a forked process, of a lock whose holder was another thread of the parent."""
+        self._one_at_a_time = threading.RLock()
+        self.plan_anew()
+
     # ---- beside the step --------------------------------------------------------------------
 
     def plan_anew(self) -> None:
@@ -185,6 +196,15 @@ class Engine:
                         tensor.share_memory_()
             self._planner.forget_units()
             self.owner.state.access.exposed = True  # to other processes
+
+
+def _begin_in_child() -> None:
+    for engine in list(_engines):
+        engine.begin_in_child()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_begin_in_child)
 
 
 def _require(planned: bool) -> None:

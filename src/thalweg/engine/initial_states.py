@@ -6,13 +6,14 @@ import torch
 
 from thalweg.engine.formats import REAL_PARTS, Format, format_of
 from thalweg.engine.layout import memory_order
+from thalweg.engine.modes import outside_inference
 from thalweg.engine.scalars import ScalarStates
 from thalweg.engine.slots import Slot
 from thalweg.engine.state import OptimizerState
 from thalweg.rule import Program, Rule
 
 
-@torch.inference_mode(False)
+@outside_inference
 def prepare_state(
     rule: Rule, program: Program, slot: Slot, state: OptimizerState, scalars: ScalarStates
 ) -> None:

@@ -41,16 +41,20 @@ class uninterrupted:
     ['all of it', 'then the interrupt']
     """
 
-    __slots__ = ("_previous", "_waiting")
+    __slots__ = ("_frame", "_previous", "_waiting")
 
     def __enter__(self) -> Self:
         self._previous: Any = None  # nothing to put back
         if get_ident() != threading.main_thread().ident:
             return self
         handler = _signal.getsignal(_SIGINT)
+        while type(handler) is uninterrupted and not handler._is_running():
+            # What another signal's handler raised has kept a block from putting back what it found.
+            handler = handler._previous
         if not callable(handler) or type(handler) is uninterrupted:
             return self
         self._waiting = 0
+        self._frame: FrameType | None = sys._getframe(1)
         try:
             # Handles what has come so far, and if that raises, changes nothing.
             _signal.signal(_SIGINT, self)
@@ -69,6 +73,7 @@ class uninterrupted:
         handler, self._previous = self._previous, None
         if handler is None:
             return
+        self._frame = None
         try:
             # First lets what has come so far wait, too; from then on the handler is the user's.
             _signal.signal(_SIGINT, handler)
@@ -92,6 +97,15 @@ class uninterrupted:
     def __call__(self, number: int, frame: FrameType | None) -> None:
         """Note a signal: this object is the handler meanwhile."""
         self._waiting += 1
+
+    def _is_running(self) -> bool:
+        """Whether the block is being executed."""
+        frame: FrameType | None = sys._getframe(1)
+        while frame is not None:
+            if frame is self._frame:
+                return True
+            frame = frame.f_back
+        return False
 
     def _put_back(self, handler: Any) -> None:
         if _signal.getsignal(_SIGINT) is self:

@@ -16,7 +16,7 @@ import torch
 
 from thalweg.engine.backends import find
 from thalweg.engine.backends.base import Backend, Subject, Unit
-from thalweg.engine.backends.cpu.addresses import Identities
+from thalweg.engine.backends.cpu.addresses import Identities, watched
 from thalweg.engine.backends.cpu.together import Together
 from thalweg.engine.initial_states import check_state, formats_of, prepare_state
 from thalweg.engine.interrupts import uninterrupted
@@ -300,7 +300,7 @@ class Planner:
         if [_identity(slot) for slot in slots] == [_identity(slot) for slot in self.slots]:
             return
         same = [id(slot.param) for slot in slots] == list(before)
-        scalars = self.scalars if same else ScalarStates(self.rule, slots)
+        scalars = self.scalars if same else ScalarStates(self.rule, slots, watched)
         for slot in slots:
             old = before.get(id(slot.param))
             if old is not None:

@@ -1,19 +1,22 @@
 """The scalars of a step: scalar states of all parameters, and the constants made from them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from thalweg.engine.layout import Integers
+from thalweg.engine.layout import PLAIN_TENSORS, Integers
+from thalweg.engine.modes import with_real_tensors
 from thalweg.engine.slots import Slot
-from thalweg.engine.torch_internals import real_tensors
+from thalweg.engine.torch_internals import missing_memory
 from thalweg.rule import Program, Rule
 
 Floats = npt.NDArray[np.float64]
 Options = Mapping[str, Any]
+Watch = Callable[[Sequence[torch.Tensor]], Callable[[], Integers]]
+"""Takes float64 scalars; what it returns tells their addresses, 0 of one that is another now."""
 
 
 class ScalarStates:
@@ -22,6 +25,11 @@ class ScalarStates:
     ``optimizer.state[p]["step"]`` is a 0-d view of the tensor, so that what a user reads, saves or
     sets there is what the engine uses. Float64 counts on where float32 stands still, at 2^24.
 
+    Args:
+        rule: the rule.
+        slots: the parameters.
+        watch: how views are asked where they are; from Python, one by one, if None.
+
     Attributes:
         names: of the columns, ``step`` first.
         tensor, table: the same memory as a tensor and as an array, ``[parameters, names]``.
@@ -29,15 +37,17 @@ class ScalarStates:
         writes: how often values were set from outside of a step.
     """
 
-    def __init__(self, rule: Rule, slots: Sequence[Slot]) -> None:
+    def __init__(self, rule: Rule, slots: Sequence[Slot], watch: "Watch | None" = None) -> None:
         self.rule = rule
+        self._watch = watch or watched_one_by_one
+        self._find: Callable[[], Integers] | None = None
         self.names = ("step", *rule.scalar_states)
         shape = len(slots), len(self.names)
-        with real_tensors():
-            self.tensor = torch.zeros(shape, dtype=torch.float64, device="cpu")
-            self._look_at_tensor()
+        self.tensor = _zeros(shape)
+        self._look_at_tensor()
         self.writes = 0
         self._views: dict[int, list[torch.Tensor]] = {}
+        self._elsewhere: dict[tuple[int, int], torch.Tensor] = {}
 
     def begin(self, slot: Slot) -> None:
         """Set a parameter's row to the values before its first update."""
@@ -48,27 +58,39 @@ class ScalarStates:
     def adopt(self, slot: Slot) -> None:
         """Take over the values in the parameter's state, and put views of the row in their place.
 
-        A state whose memory has moved (``share_memory_()``, ``.data = x``) is taken over, too.
+        A tensor in memory that processes share stays where it is: others count in it, too.
         """
         assert slot.state is not None
         views = self._views.get(slot.index)
         if views is None:
-            with real_tensors():
-                views = self._views[slot.index] = list(self.tensor[slot.index].unbind())
+            views = self._renew(slot.index)
         shown = self.names if self.rule.counted else self.names[1:]
         for name in shown:
             column = self.names.index(name)
             entry = slot.state.peek(name)
-            if entry is not views[column]:
-                if entry is not None:
-                    self.table[slot.index, column] = float(entry)
-                    slot.state.access.changes += 1  # it may be another engine's view
-                elif name != "step" and len(slot.state):
-                    # Of a transform that was added after the parameter's first update.
-                    initial = self.rule.states[name].initial_value(slot.group)
-                    self.table[slot.index, column] = initial
-                slot.state.put(name, views[column])
+            if entry is views[column]:
+                continue
+            if entry is not None:
+                self.table[slot.index, column] = float(entry)
+            elif name != "step" and len(slot.state):
+                # Of a transform that was added after the parameter's first update.
+                initial = self.rule.states[name].initial_value(slot.group)
+                self.table[slot.index, column] = initial
+            if _is_shared(entry):
+                self._elsewhere[slot.index, column] = entry
+                continue
+            if (slot.index, column) in self._elsewhere:  # the view was moved away
+                views = self._renew(slot.index)
+                del self._elsewhere[slot.index, column]
+            if entry is not None:
+                slot.state.access.changes += 1  # it may be another engine's view
+            slot.state.put(name, views[column])
         self.writes += 1
+
+    def _renew(self, index: int) -> list[torch.Tensor]:
+        self._find = None
+        views = self._views[index] = _cells_of(self.tensor, index)
+        return views
 
     def share_memory(self) -> None:
         """Move the values into shared memory."""
@@ -76,15 +98,61 @@ class ScalarStates:
         self._look_at_tensor()
 
     def hold(self) -> None:
-        """Look where the tensor is: whoever has a view of it may have moved it."""
+        """Look where the values are: whoever has a view may have moved it, or all of them."""
         if self.tensor.data_ptr() != self._address:
             self.writes += 1
             self._look_at_tensor()
+        if self._find is None:
+            self._cells = [(i, column) for i in self._views for column in range(len(self.names))]
+            self._offsets = 8 * np.asarray([i * len(self.names) + k for i, k in self._cells])
+            self._find = self._watch([view for views in self._views.values() for view in views])
+        for place in np.flatnonzero(self._find() != self._address + self._offsets).tolist():
+            index, column = self._cells[place]
+            self._elsewhere.setdefault((index, column), self._views[index][column])
+        for cell, tensor in self._elsewhere.items():
+            value = float(tensor)
+            if value != self.table[cell]:
+                self.table[cell] = value
+                self.writes += 1
+
+    def hand_on(self, indices: Iterable[int]) -> None:
+        """Let the tensors that lie elsewhere have the values of these parameters."""
+        if self._elsewhere:
+            wanted = set(indices)
+            for cell, tensor in self._elsewhere.items():
+                if cell[0] in wanted:
+                    tensor.detach().fill_(self.table[cell].item())
 
     def _look_at_tensor(self) -> None:
         self._address = self.tensor.data_ptr()
         self.table: Floats = self.tensor.numpy()
         self.cells: Any = self.table.reshape(-1).data
+
+
+def watched_one_by_one(views: Sequence[torch.Tensor]) -> Callable[[], Integers]:
+    """See :data:`Watch`."""
+
+    def find() -> Integers:
+        places = [v.data_ptr() if v.dtype is torch.float64 else 0 for v in views]
+        return np.asarray(places, dtype=np.int64)
+
+    return find
+
+
+@with_real_tensors
+def _zeros(shape: tuple[int, int]) -> torch.Tensor:
+    return torch.zeros(shape, dtype=torch.float64, device="cpu")
+
+
+@with_real_tensors
+def _cells_of(tensor: torch.Tensor, index: int) -> list[torch.Tensor]:
+    return list(tensor[index].unbind())
+
+
+def _is_shared(entry: Any) -> bool:
+    if type(entry) not in PLAIN_TENSORS or missing_memory(entry):
+        return False
+    return bool(entry.device.type == "cpu" and entry.is_shared())
 
 
 class ConstantTable:
@@ -105,6 +173,7 @@ class ConstantTable:
         self._segments = _segments(slots)
         self._places = _places(slots)
         self._first = slots[0].index
+        self._indices = [slot.index for slot in slots]
         self._columns = [states.names.index(name) for name, _ in program.scalar_outputs]
         self.case_of: Integers = np.zeros(len(slots), dtype=np.int64)
         self.values: Sequence[Sequence[float]] = ()
@@ -132,7 +201,7 @@ class ConstantTable:
                 return False
             values.append(found[0])
             for column, value in zip(columns, found[1], strict=True):
-                after[column] = value
+                after[column] = float(value)
             following.append(after)
         self.values, self._next = values, following
         return True
@@ -152,6 +221,7 @@ class ConstantTable:
         else:
             table[self._places] = np.asarray(following)[self.case_of]
         self._cases = following
+        self._states.hand_on(self._indices)
 
     def steps(self) -> list[float]:
         """The number of this update of each slot."""

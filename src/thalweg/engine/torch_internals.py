@@ -11,7 +11,6 @@ skipped code objects   ``torch.compile`` leaves the engine out     ``torch.compi
 exported C functions   asking tensors where they are               Python asks, one by one
 object layout          telling that objects are what they were     Python compares them
 TensorImpl layout      fetching cache lines ahead of their use     nothing is fetched ahead
-dispatch modes         counting steps where tensors are fake       fake counts: torch's error
 dispatch keys          telling plain tensors at one look           Python asks, one by one
 key sets by name       telling memory from what only looks so      several functions are called
 =====================  ==========================================  ===============================
@@ -19,8 +18,7 @@ key sets by name       telling memory from what only looks so      several funct
 
 import ctypes
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, reduce
 from operator import or_
@@ -58,22 +56,7 @@ def not_traced(function: Function) -> Function:
     return function
 
 
-# ---- modes --------------------------------------------------------------------------------------
-
-
-@contextmanager
-def real_tensors() -> Iterator[None]:
-    """Within, what is made is a tensor with memory, also under ``FakeTensorMode`` and its like.
-
-    An engine counts steps in memory of its own, whatever stands for the parameters.
-    """
-    try:
-        from torch.utils._python_dispatch import _disable_current_modes
-    except ImportError:
-        yield
-        return
-    with _disable_current_modes(), torch.inference_mode(False):
-        yield
+# ---- dispatch keys ------------------------------------------------------------------------------
 
 
 def key_sets(*sets: tuple[str, ...]) -> tuple[int, ...] | None:

@@ -13,6 +13,7 @@ from torch.optim.optimizer import required
 
 from thalweg.engine.engine import Engine
 from thalweg.engine.interrupts import uninterrupted
+from thalweg.engine.modes import with_gradients
 from thalweg.engine.state import OptimizerState
 from thalweg.optim.group_checks import check_new_group, check_parameter, listed, names_for, opened
 from thalweg.optim.hooks import is_observed, observed_step
@@ -324,8 +325,7 @@ class Optimizer(torch.optim.Optimizer):
         """The step without its hooks; overridden where the closure is called more than once."""
         loss = None
         if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+            loss = with_gradients(True)(closure)()
         check_recording(self._name, self.param_groups)
         own = self.__dict__
         scale, found_inf = own.get("grad_scale"), own.get("found_inf")

@@ -10,10 +10,10 @@ MapReduce", NeurIPS 2014: only inner products of the history are needed to solve
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
-import torch
 from torch import Tensor
 
 from thalweg.engine.interrupts import uninterrupted
+from thalweg.engine.modes import with_gradients
 from thalweg.optim.lbfgs.history import History, product
 from thalweg.optim.lbfgs.line_search import Point
 from thalweg.optim.lbfgs.moves import Evaluate, flat_gradient, move, real, search_along
@@ -151,26 +151,29 @@ class LBFGS(Optimizer, torch.optim.LBFGS):
             )
         (group,) = self.param_groups
         self.check_options(group)
-        params: list[Tensor] = group["params"]
         # Only the closure may be interrupted: whatever it raises, all that follows is done.
-        # In this order: an interrupt between the two would leave gradients disabled for good.
-        with uninterrupted() as shield, torch.no_grad():
-            origin = [p.clone() for p in params]
+        with uninterrupted() as shield:
+            return self._whole(group, lambda: shield.but_for(with_gradients(True)(closure)))
 
-            def evaluate() -> tuple[Any, Tensor]:
-                with torch.enable_grad():
-                    result = shield.but_for(closure)
-                return result, flat_gradient(params)
+    @with_gradients(False)
+    def _whole(self, group: dict[str, Any], closure: Closure) -> Any:
+        """Make a step, or if the closure raises, none of it."""
+        params: list[Tensor] = group["params"]
+        origin = [p.clone() for p in params]
 
-            try:
-                return self._iterate(group, params, evaluate)
-            except BaseException:
-                with uninterrupted():
-                    for p, start in zip(params, origin, strict=True):
-                        p.copy_(start)
-                    if self._history is not None:
-                        self._history.undo()
-                raise
+        def evaluate() -> tuple[Any, Tensor]:
+            result = closure()
+            return result, flat_gradient(params)
+
+        try:
+            return self._iterate(group, params, evaluate)
+        except BaseException:
+            with uninterrupted():
+                for p, start in zip(params, origin, strict=True):
+                    p.copy_(start)
+                if self._history is not None:
+                    self._history.undo()
+            raise
 
     def _iterate(self, group: dict[str, Any], params: list[Tensor], evaluate: Evaluate) -> Any:
         """Make the iterations of one step; only its end writes to the state."""

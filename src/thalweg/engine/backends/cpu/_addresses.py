@@ -136,13 +136,13 @@ def _read(a):
                     # A tensor without memory of its own; an empty parameter has none either.
                     fine = fine and (at != 0 or elements == 0)
                 if fine and at != word(addresses, place):
-                    set_word(addresses, place, at)
                     # Does it lie within its storage, which may have been made smaller?
                     item = word(kinds, 2 * c + 1)
                     fine = call_with(get_offset, x, answer) == 0
                     needed = (word(answer, 0) + elements) * item
                     fine = fine and call_with(get_room, x, answer) == 0
                     fine = fine and (needed <= word(answer, 0) or elements == 0)
+                    set_word(addresses, place, at if fine else 0)  # asked again if it does not
                     low, left = 0, written if c == 1 else 0
                     while left > 1:  # the last of the written ranges that begins before its end
                         half = left >> 1

@@ -8,7 +8,7 @@ missing, the same questions are asked from Python.
 
 import ctypes
 import operator
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from thalweg.engine import torch_internals
 from thalweg.engine.backends.cpu import cache, threads
 from thalweg.engine.backends.cpu.kernel import intrinsics_hash
 from thalweg.engine.layout import Integers
+from thalweg.engine.scalars import watched_one_by_one
 from thalweg.engine.torch_internals import SCALAR_TYPES, ImplLayout, ListLayout, PlainKeys
 
 SPAN = 256  # tensors that a thread takes at a time
@@ -136,6 +137,11 @@ class Reader:
         self.work.arguments[_STATES] = self._states if exposed else 0
         self.work.arguments[_GIVEN] = 0 if gradients is None else id(gradients)
 
+    def let_go(self) -> None:
+        """Keep the given gradients no longer."""
+        self._gradients = None
+        self.work.arguments[_GIVEN] = 0
+
     def avoid(self, starts: Integers, stops: Integers) -> None:
         """Tell of gradients that come to overlap with these ranges, sorted and apart."""
         self._written = starts, stops
@@ -160,6 +166,18 @@ class Reader:
         Or a gradient was somewhere else and overlapped with the ranges to avoid.
         """
         return bool(self.work.arguments[_MOVED])
+
+
+def watched(views: Sequence[torch.Tensor]) -> Callable[[], Integers]:
+    """See :data:`thalweg.engine.scalars.Watch`."""
+    one_by_one = watched_one_by_one(views)
+    lib = library()
+    if lib is None or not views:
+        return one_by_one
+    table = np.zeros((2, len(views)), dtype=np.int64)
+    reader = Reader(lib, views, [], [torch.float64] * 2, table)
+    reader.prepare(exposed=False, gradients=[None] * len(views))
+    return lambda: table[0] if reader.read() else one_by_one()
 
 
 # Places in the arguments of `read`.
@@ -305,7 +323,7 @@ class _Work:
 
     def threads(self) -> int:
         """How many threads are of use."""
-        return 1 if self._most_threads <= 1 else min(torch.get_num_threads(), self._most_threads)
+        return threads.of_use(self._most_threads)
 
     def run(self) -> bool:
         """Call the loop; whether it found everything as planned."""

@@ -25,6 +25,34 @@ _CALL = ctypes.PYFUNCTYPE(None, ctypes.c_int64)
 _FREE_CALL = ctypes.CFUNCTYPE(None, ctypes.c_int64)
 
 
+class _Pool:
+    """Whether the pool's threads were in use, and whether a fork has left them behind."""
+
+    used = False
+    lost = False
+
+
+def of_use(wanted: int) -> int:
+    """How many threads to run on, of which so many would be of use.
+
+    One in a process that was forked after the pool was in use: its threads exist in the parent
+    alone, and GNU OpenMP would wait for them for ever.
+    """
+    if wanted <= 1 or _Pool.lost:
+        return 1
+    count = min(torch.get_num_threads(), wanted)
+    _Pool.used = _Pool.used or count > 1
+    return count
+
+
+def _begin_in_child() -> None:
+    _Pool.lost = _Pool.used
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_begin_in_child)
+
+
 def run(kernel: Kernel, arguments: int, threads: int, let_go: bool = False) -> None:
     """Call the kernel with the address of its arguments on so many threads, and wait.
 
@@ -35,6 +63,7 @@ def run(kernel: Kernel, arguments: int, threads: int, let_go: bool = False) -> N
         let_go: of one thread, too, let other Python threads run meanwhile, as several always do.
             The caller holds whatever the kernel reads and writes.
     """
+    threads = of_use(threads)
     if threads <= 1:
         (_free_entry if let_go else _entry)(kernel.address)(arguments)
         return

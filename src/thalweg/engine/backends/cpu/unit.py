@@ -298,8 +298,7 @@ class KernelUnit(Unit):
             )
 
     def _threads(self) -> int:
-        wanted = self._most_threads
-        return min(torch.get_num_threads(), wanted) if wanted > 1 else 1
+        return threads.of_use(self._most_threads)
 
     def call(self, stage: int) -> tuple[int, int, int]:
         """A stage's kernel, where its arguments are, and on how many threads it is to run."""
@@ -340,6 +339,8 @@ class KernelUnit(Unit):
         if self._exposed:
             self._state_versions.bump(absent)
         self._gradients, self._storages = None, []
+        if self._reader is not None:
+            self._reader.let_go()
 
     def _set_constants(self, values: Any, cases: Integers) -> None:
         """Hand the constants over, in the same memory as long as there are as many."""

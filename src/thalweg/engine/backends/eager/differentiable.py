@@ -9,6 +9,7 @@ from thalweg.engine.backends.base import Known
 from thalweg.engine.backends.eager.apply import EagerHyperparameters, stored_like
 from thalweg.engine.backends.lowering.operands import real_parts
 from thalweg.engine.backends.lowering.unit import LoweredUnit
+from thalweg.engine.modes import with_gradients
 from thalweg.engine.scalars import ScalarStates
 from thalweg.engine.slots import Slot
 from thalweg.rule import Program
@@ -33,7 +34,7 @@ class DifferentiableUnit(LoweredUnit):
         self._states = scalars
         self.takes_floats = False  # autograd sees through sums, too
 
-    @torch.enable_grad()
+    @with_gradients(True)
     def run(self, stage: int, known: Known) -> Sequence[Any]:
         """Run one stage; the values of its reductions are tensors on every device."""
         reductions = self.program.stages[stage].reductions

@@ -12,12 +12,13 @@ from thalweg.engine.backends.lowering import variables
 from thalweg.engine.backends.lowering.operands import Encoded, real_parts
 from thalweg.engine.backends.lowering.unit import Case, LoweredUnit
 from thalweg.engine.formats import salt, seeds_of
+from thalweg.engine.modes import with_gradients
 
 
 class EagerUnit(LoweredUnit):
     """Parameters updated in place, one after the other."""
 
-    @torch.no_grad()
+    @with_gradients(False)
     def run(self, stage: int, known: Known) -> Sequence[Any]:
         """Run one stage. If the last one raises, the parameters that are updated are counted."""
         reductions = self.program.stages[stage].reductions

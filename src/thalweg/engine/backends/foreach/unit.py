@@ -11,6 +11,7 @@ from thalweg.engine.backends.foreach.printer import compiled
 from thalweg.engine.backends.lowering import variables
 from thalweg.engine.backends.lowering.operands import real_parts
 from thalweg.engine.backends.lowering.unit import Case, LoweredUnit
+from thalweg.engine.modes import with_gradients
 from thalweg.engine.scalars import ScalarStates
 from thalweg.engine.slots import Slot
 from thalweg.rule import Program
@@ -30,7 +31,7 @@ class ForeachUnit(LoweredUnit):
         super().__init__(program, slots, scalars)
         self._temporary_bytes = temporary_bytes
 
-    @torch.no_grad()
+    @with_gradients(False)
     def run(self, stage: int, known: Known) -> Sequence[Any]:
         """Run one stage; nothing waits for the device."""
         reductions = self.program.stages[stage].reductions
