@@ -10,6 +10,7 @@ MapReduce", NeurIPS 2014: only inner products of the history are needed to solve
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
+import torch
 from torch import Tensor
 
 from thalweg.engine.interrupts import uninterrupted
