@@ -157,12 +157,7 @@ class LRScheduler(torchs.LRScheduler):
         self._warn_of_order()
         self._check_epoch(self.last_epoch + 1 if epoch is None else epoch)
         if epoch is not None:
-            warnings.warn(
-                "The epoch parameter in `scheduler.step()` is deprecated; call `step()` once for "
-                "each epoch, or load a state dict",
-                UserWarning,
-                stacklevel=2,
-            )
+            warnings.warn(torchs.EPOCH_DEPRECATION_WARNING, UserWarning, stacklevel=2)
         self._advance(epoch)
 
     def _advance(self, epoch: float | None) -> None:

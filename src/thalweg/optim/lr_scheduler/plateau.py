@@ -134,11 +134,7 @@ class ReduceLROnPlateau(LRScheduler, torchs.ReduceLROnPlateau):
         bad = 0 if better or self.in_cooldown else self.num_bad_epochs + 1
         minimums = self._minimums() if bad > self.patience else None  # raises before any change
         if epoch is not None:
-            warnings.warn(
-                "The epoch parameter in `scheduler.step()` is deprecated; leave it out",
-                UserWarning,
-                stacklevel=2,
-            )
+            warnings.warn(torchs.EPOCH_DEPRECATION_WARNING, UserWarning, stacklevel=2)
         self.last_epoch = self.last_epoch + 1 if epoch is None else epoch
         if better:
             self.best = metric
