@@ -7,9 +7,9 @@ process of its own, with one module of losses and with the other.
 
 from __future__ import annotations
 
-import threading
 import warnings
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
 
@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from hypothesis import strategies as st
 from torch.autograd.graph import saved_tensors_hooks
 
+from tests.fuzz.apart import Raised, Returned
 from tests.losses.calls import LAYOUTS, Call, calls
 
 Tensor = torch.Tensor
@@ -59,7 +60,7 @@ def _default_device() -> Iterator[None]:
     try:
         yield
     finally:
-        torch.set_default_device("cpu")
+        torch.set_default_device(None)
 
 
 @contextmanager
@@ -108,6 +109,18 @@ def programs() -> st.SearchStrategy[Program]:
         between=st.sampled_from(("nothing", *BETWEEN)),
         use=st.sampled_from(USES),
     )
+
+
+def run_all(some: list[Program], ours: bool) -> list[Returned | Raised]:
+    """What becomes of each program. One process runs many: imports take most of the time."""
+    found: list[Returned | Raised] = []
+    for program in some:
+        try:
+            found.append(Returned(run(program, ours)))
+        except Exception as error:
+            kinds = tuple(kind.__name__ for kind in type(error).__mro__)
+            found.append(Raised(kinds, str(error)))
+    return found
 
 
 def run(program: Program, ours: bool) -> list[Any]:
@@ -212,12 +225,6 @@ def _gradients(use: str, value: Tensor, leaves: list[Tensor]) -> list[Tensor]:
 
 
 def _on_threads(backward: Callable[[], Any]) -> list[Tensor]:
-    found: list[Any] = []
-    threads = [threading.Thread(target=lambda: found.append(backward())) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if len(found) < 2:
-        raise RuntimeError("backward failed on a thread")
-    return [t for one in found for t in one]
+    with ThreadPoolExecutor(2) as threads:
+        both = [threads.submit(backward) for _ in range(2)]
+        return [t for one in both for t in one.result()]
