@@ -19,7 +19,25 @@ def nearest(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:
     """
     by_small = {each.lower(): each for each in known}
     near = difflib.get_close_matches(name.lower(), by_small, n=1, cutoff=cutoff)
-    return f"; did you mean {by_small[near[0]]}?" if near else ""
+    return f"; did you mean {printable(by_small[near[0]])}?" if near else ""
+
+
+def printable(text: str, keep: str = "") -> str:
+    """A text with escapes in place of what cannot be printed: a terminal obeys some of that.
+
+    Args:
+        text: of a file, say.
+        keep: what is left as it is, such as line ends.
+
+    >>> printable("a\\x1b[2J"), printable("a\\nb", keep="\\n")
+    ('a\\\\x1b[2J', 'a\\nb')
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        each if each.isprintable() or each in keep else each.encode("unicode_escape").decode()
+        for each in text
+    )
 
 
 def slip_for(name: str, known: Iterable[str]) -> str | None:

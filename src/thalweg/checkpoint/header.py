@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from thalweg.checkpoint import tree
+from thalweg.names import printable
 
 FORMAT = 1
 # What a part was before it became data.
@@ -31,7 +32,7 @@ class CheckpointError(ValueError):
 
 def broken(path: Path, reason: str, remedy: str = _REMEDY) -> CheckpointError:
     """The error for a file, with what is wrong with it."""
-    return CheckpointError(f"checkpoint: {path}: {reason}; {remedy}")
+    return CheckpointError(printable(f"checkpoint: {path}: {reason}; {remedy}"))
 
 
 @dataclass(frozen=True)

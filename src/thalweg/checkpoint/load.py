@@ -15,7 +15,7 @@ from thalweg.checkpoint.pending import commit_all
 from thalweg.checkpoint.random_state import RandomState
 from thalweg.checkpoint.save import check_names
 from thalweg.engine.copying import deep_copy
-from thalweg.names import nearest
+from thalweg.names import nearest, printable
 from thalweg.optim.state_dict import LoadReport, Pending
 from thalweg.optim.state_dict.matching import check_rename
 from thalweg.ranges import flag
@@ -56,7 +56,7 @@ class Loaded(Mapping[str, Any]):
         lines = [f"{self.path}: {', '.join(self._values) or 'no plain parts'}"]
         for name, report in self.reports.items():
             lines += [f"{name}:", *(f"  {line}" for line in str(report).splitlines())]
-        return "\n".join(lines)
+        return "\n".join(map(printable, lines))
 
 
 def load(
@@ -181,7 +181,7 @@ def _found(source: Source, parts: Mapping[str, Any]) -> dict[str, str]:
     if lacking := [name for name in parts if name not in found]:
         here = [name for name in source.kinds if name != RANDOM_STATE]
         raise ValueError(
-            f"checkpoint: {source.path}: it has no part {', '.join(map(repr, lacking))}"
+            f"checkpoint: {_place(source)}: it has no part {', '.join(map(repr, lacking))}"
             f"{nearest(lacking[0], here)} It has: {', '.join(map(repr, here)) or 'none'}; leave "
             "out what is not in it"
         )
@@ -189,8 +189,8 @@ def _found(source: Source, parts: Mapping[str, Any]) -> dict[str, str]:
         own, saved = kind_of(parts[name]), source.kinds[place]
         if saved not in (own, DATA):
             raise TypeError(
-                f"checkpoint: {source.path}: part {place!r} is the state of a {saved}; it cannot "
-                f"be loaded into a {own}, {type(parts[name]).__name__}"
+                f"checkpoint: {_place(source)}: part {place!r} is the state of a {saved}; it "
+                f"cannot be loaded into a {own}, {type(parts[name]).__name__}"
             )
     return found
 
@@ -201,9 +201,13 @@ def _check_rename(source: Source, rename: Rename | None, data: Mapping[str, Any]
         for old in rename:
             if old not in known:
                 raise ValueError(
-                    f"load: rename has {old!r}, which no part of {source.path} knows"
+                    f"load: rename has {old!r}, which no part of {_place(source)} knows"
                     f"{nearest(str(old), known)}"
                 )
+
+
+def _place(source: Source) -> str:
+    return printable(str(source.path))
 
 
 def _prepared(
@@ -236,7 +240,7 @@ def _told(source: Source, name: str) -> Iterator[None]:
     except Exception as error:  # whatever the code of others makes of what it is given
         kind = next((each for each in _ERRORS if isinstance(error, each)), None)
         reason = str(error) if kind else repr(error)
-        message = f"checkpoint: {source.path}: part {name!r}: {reason}"
+        message = printable(f"checkpoint: {source.path}: part {name!r}: {reason}", keep="\n")
         raise (kind or ValueError)(message) from error
 
 
@@ -263,4 +267,4 @@ def _random_state(source: Source) -> RandomState | None:
     except CheckpointError:
         raise
     except ValueError as error:
-        raise ValueError(f"checkpoint: {source.path}: {error}") from error
+        raise ValueError(f"checkpoint: {_place(source)}: {error}") from error

@@ -12,7 +12,7 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from thalweg.engine.copying import copy_values, deep_copy
 from thalweg.engine.readable import is_plain, unreadable
-from thalweg.names import repeated
+from thalweg.names import printable, repeated
 from thalweg.optim.state_dict import LoadReport, Misshaped, Pending, Rename
 from thalweg.optim.state_dict.loading import hint
 from thalweg.optim.state_dict.matching import renamed
@@ -48,7 +48,7 @@ def prepare_module(
         return _tried(module, data, strict)
     report = _compare(module, data)
     if report.other or (strict and not report.complete):
-        lines = "".join(f"\n  {line}" for line in report.misfits)
+        lines = "".join(f"\n  {printable(line)}" for line in report.misfits)
         remedy = "" if report.other else hint(report)
         raise RuntimeError(f"{name}: the state dict does not fit:{lines}{remedy}")
     own = module.state_dict()

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 import thalweg
-from thalweg.cli.printing import print_json
+from thalweg.cli.printing import print_json, say
 from thalweg.engine.explain import configuration
 
 
@@ -16,4 +16,4 @@ def config(
     if as_json:
         print_json(configuration())
     else:
-        typer.echo(str(thalweg.show_config()))
+        say(str(thalweg.show_config()))

@@ -8,7 +8,7 @@ import typer
 
 import thalweg
 from thalweg import losses
-from thalweg.cli.printing import print_json
+from thalweg.cli.printing import print_json, say
 from thalweg.names import unknown
 from thalweg.optim import catalogue
 
@@ -46,7 +46,7 @@ def explain(
     if as_json:
         print_json({"name": subject.__name__, "text": text.splitlines()})
     else:
-        typer.echo(text)
+        say(text)
 
 
 def _of_optimizer(cls: Any, source: bool) -> str:

@@ -10,7 +10,7 @@ import torch
 import typer
 
 from thalweg import schedules
-from thalweg.cli.printing import print_json, say_where
+from thalweg.cli.printing import print_json, say, say_where
 from thalweg.cli.progress import progress
 from thalweg.landscape import SCENES, SURFACES, Surface, Trajectory, trace
 from thalweg.landscape.animation import write_page
@@ -121,7 +121,7 @@ def landscape(
         )
     else:
         _print_ends(surface, paths)
-        typer.echo(textwrap.fill(told, WIDTH))
+        say(textwrap.fill(told, WIDTH))
     say_where("picture" if path.suffix != ".html" else "page", path, beside_json=as_json)
 
 
@@ -168,12 +168,12 @@ def _draw(
 
 def _print_ends(surface: Surface, paths: Sequence[Trajectory]) -> None:
     lowest = "" if surface.lowest is None else f"; the lowest is {surface.lowest:g}"
-    typer.echo(f"{surface.name}: {surface.formula}\nWhere each optimizer ended{lowest}:")
+    say(f"{surface.name}: {surface.formula}\nWhere each optimizer ended{lowest}:")
     width = max(len(path.name) for path in paths)
     for path in paths:
         x, y = path.points[-1]
         diverged = ", diverged" if path.diverged else ""
-        typer.echo(
+        say(
             f"  {path.name:<{width}}  ({x:.4g}, {y:.4g})  value {path.values[-1]:.4g} after "
             f"{counted(len(path.points) - 1, 'step')}{diverged}"
         )

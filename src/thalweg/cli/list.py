@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from thalweg.cli.printing import print_json
+from thalweg.cli.printing import print_json, say
 from thalweg.optim import catalogue
 from thalweg.optim.catalogue import Described
 
@@ -35,13 +35,13 @@ def list_(
         if as_json:
             print_json(found.to_dict())
         else:
-            typer.echo(one(found))
+            say(one(found))
         return
     everything = catalogue.catalogue()
     if as_json:
         print_json([found.to_dict() for found in everything])
     else:
-        typer.echo("\n\n".join(one(found) for found in everything))
+        say("\n\n".join(one(found) for found in everything))
 
 
 def one(found: Described) -> str:

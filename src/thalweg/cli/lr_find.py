@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from thalweg.cli.printing import aside, print_json, say_where
+from thalweg.cli.printing import aside, print_json, say, say_where
 from thalweg.cli.progress import progress
 from thalweg.page.figures import SUFFIXES
 from thalweg.race.racers import find
@@ -74,9 +74,7 @@ def lr_find(
             }
         )
     elif suggestion is not None:
-        typer.echo(
-            f"suggested learning rate for {racer.name} on {chosen.name}: {format_lr(suggestion)}"
-        )
+        say(f"suggested learning rate for {racer.name} on {chosen.name}: {format_lr(suggestion)}")
     say_where("picture", out, beside_json=as_json)
     if complaint is not None:
         raise complaint

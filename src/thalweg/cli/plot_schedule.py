@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from thalweg import schedules
-from thalweg.cli.printing import print_json, say_where
+from thalweg.cli.printing import print_json, say, say_where
 from thalweg.page.figures import SUFFIXES, blank, save, style
 
 ROWS = 11  # of the values that are printed
@@ -63,7 +63,7 @@ def plot_schedule(
         values = [{"step": t, "value": schedule(t)} for t in range(last + 1)]
         print_json({"expression": expression, "schedule": repr(schedule), "values": values})
     else:
-        typer.echo(f"{'step':>8}  value")
+        say(f"{'step':>8}  value")
         for t in sorted({round(i * last / (ROWS - 1)) for i in range(ROWS)}):
-            typer.echo(f"{t:>8}  {schedule(t):.6g}")
+            say(f"{t:>8}  {schedule(t):.6g}")
     say_where("picture", out, beside_json=as_json)

@@ -14,6 +14,8 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
+from thalweg.names import printable
+
 _ENDLESS = 100_000  # columns
 _NARROWEST = 20, 10  # of names, and of remarks at a table's end
 
@@ -23,14 +25,25 @@ def aside() -> AbstractContextManager[Any]:
     return redirect_stdout(sys.stderr)
 
 
+def say(text: str, *, err: bool = False) -> None:
+    """Print lines, with escapes for what cannot be printed."""
+    typer.echo(printable(text, keep="\n"), err=err)
+
+
 def notice(text: str) -> None:
     """Tell the user something besides the result, on stderr."""
-    typer.echo(f"thalweg: {text}", err=True)
+    say(f"thalweg: {text}", err=True)
 
 
 def print_json(data: Any) -> None:
     """Print data as JSON; what JSON has no form for, as text."""
-    typer.echo(json.dumps(data, indent=2, ensure_ascii=False, default=str, allow_nan=False))
+    say_json(json.dumps(data, indent=2, ensure_ascii=False, default=str, allow_nan=False) + "\n")
+
+
+def say_json(text: str) -> None:
+    """Print JSON. What a terminal obeys, of which JSON lets some stand in strings, is escaped."""
+    plain = (c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text)
+    typer.echo("".join(plain), nl=False)
 
 
 def print_rich(group: Group, width: int) -> None:
@@ -119,13 +132,9 @@ def escaped(text: str) -> Text:
     >>> str(escaped("[red]a\\x1b[0m"))
     '[red]a\\\\x1b[0m'
     """
-    return Text(
-        "".join(
-            each if each.isprintable() else each.encode("unicode_escape").decode() for each in text
-        )
-    )
+    return Text(printable(text))
 
 
 def say_where(what: str, path: Path, *, beside_json: bool = False) -> None:
     """Say where a file lies; on stderr where stdout is for JSON alone."""
-    typer.echo(f"{what}: {path}", err=beside_json)
+    say(printable(f"{what}: {path}"), err=beside_json)

@@ -9,6 +9,8 @@ from typing import TextIO
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
+from thalweg.names import printable
+
 Tell = Callable[[float, str], None]
 
 # Seconds until there is something to read where there is no bar, and between two lines.
@@ -32,7 +34,7 @@ def progress(what: str) -> Iterator[Tell]:
         yield Lines(what)
         return
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=30),
         TaskProgressColumn(),
         TextColumn("{task.fields[left]}"),
@@ -43,7 +45,10 @@ def progress(what: str) -> Iterator[Tell]:
 
         def tell(fraction: float, doing: str) -> None:
             bar.update(
-                task, completed=fraction, description=doing or what, left=clock.left(fraction)
+                task,
+                completed=fraction,
+                description=printable(doing or what),
+                left=clock.left(fraction),
             )
 
         yield tell
@@ -95,7 +100,8 @@ class Lines:
             return
         self.due = self.clock.gone + NEXT
         parts = [f"{100 * fraction:.0f}%", doing, self.clock.left(fraction)]
-        print(f"{self.what}: {', '.join(filter(None, parts))}", file=self.out, flush=True)
+        line = printable(f"{self.what}: {', '.join(filter(None, parts))}")
+        print(line, file=self.out, flush=True)
 
 
 def spelled(seconds: float) -> str:

@@ -7,7 +7,7 @@ import typer
 
 from thalweg import race as racing
 from thalweg.cli import INTERRUPTED
-from thalweg.cli.printing import aside, notice, print_rich, say_where
+from thalweg.cli.printing import aside, notice, print_rich, say_json, say_where
 from thalweg.cli.progress import progress
 from thalweg.race import files
 from thalweg.race.racers import find_all as find_optimizers
@@ -102,7 +102,7 @@ def race(
                 tell(1.0, "the page")
                 write_page(result, folder / PAGE)
         if as_json:
-            typer.echo(result.to_json(), nl=False)
+            say_json(result.to_json())
         else:
             print_rich(report(result), WIDTH)
         if page:

@@ -56,7 +56,8 @@ def _strided(tensor: Tensor) -> str | None:
     if tensor.is_quantized and overlaps(tensor):
         return "is quantized and expanded"
     held = tensor.untyped_storage().nbytes()
-    needed = (tensor.storage_offset() + span(tensor)) * tensor.itemsize
+    elements = tensor.numel() if tensor.is_contiguous() else span(tensor)
+    needed = (tensor.storage_offset() + elements) * tensor.itemsize
     return f"needs {needed} bytes of a storage of {held}" if needed > held else None
 
 

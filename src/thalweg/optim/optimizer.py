@@ -208,7 +208,7 @@ class Optimizer(torch.optim.Optimizer):
     @property
     def step_count(self) -> int:
         """The number of updates made, to the parameter that had most."""
-        if self.rule.counted:
+        if not hasattr(self, "rule") or self.rule.counted:
             counts = [float(entry["step"]) for entry in self.state.values() if "step" in entry]
         else:
             counts = [self._updates]
@@ -418,9 +418,14 @@ class Optimizer(torch.optim.Optimizer):
             What fitted and what did not.
 
         Raises:
-            TypeError: not a state dict; ``rename`` gives no names.
-            ValueError: it does not fit; by order: other groups or parameters; an option missing or
-                out of range; a state missing, unknown or of another kind; ``rename`` without names.
+            TypeError: not a state dict; an option is no number; ``rename`` gives no names.
+            ValueError: it does not fit; by order: other groups or parameters; an option missing; a
+                state missing, misspelt, of another kind or without numbers that can be read;
+                numbers of parameters that became text; ``rename`` without names.
+
+        Warns:
+            UserWarning: an option is what a step takes and a constructor does not, as a rate below
+                zero; a state that other optimizers have and this one does not use.
 
         >>> from thalweg import optim
         >>> layers = torch.nn.ModuleDict({"a": torch.nn.Linear(2, 1), "b": torch.nn.Linear(2, 1)})

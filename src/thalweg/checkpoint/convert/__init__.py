@@ -22,7 +22,7 @@ from thalweg.checkpoint.convert.library import (
     parameter,
     state_value,
 )
-from thalweg.names import unknown
+from thalweg.names import printable, unknown
 from thalweg.optim.catalogue import classes
 from thalweg.optim.optimizer import Optimizer
 from thalweg.optim.options import GROUP_KEYS
@@ -249,7 +249,8 @@ def _entry(
     if missing := [name for name in needed(present) if name not in present]:
         raise ValueError(
             f"convert: {library.name}'s state cannot become {target}'s: {place} lacks "
-            f"{', '.join(missing)}; it has {', '.join(map(str, entry))}. Is it another optimizer's?"
+            f"{', '.join(missing)}; it has {printable(', '.join(map(str, entry)))}. Is it another "
+            "optimizer's?"
         )
     result: dict[str, Any] = {}
     if own.rule.counted:

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from thalweg.engine.readable import unreadable
+from thalweg.names import printable
 
 Options = Mapping[str, Any]
 Entry = Mapping[str, Any]
@@ -47,7 +48,8 @@ class Named(dict[str, Any]):
 
     def __missing__(self, key: str) -> Any:
         raise ValueError(
-            f"{self.place} lacks the option {key!r}; it has {', '.join(map(str, self))}. Is it "
+            f"{self.place} lacks the option {key!r}; it has "
+            f"{printable(', '.join(map(str, self)))}. Is it "
             "another optimizer's?"
         )
 

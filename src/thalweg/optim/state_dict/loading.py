@@ -12,6 +12,7 @@ from thalweg.engine.copying import copy_values, deep_copy
 from thalweg.engine.interrupts import uninterrupted
 from thalweg.engine.layout import is_dense
 from thalweg.engine.readable import is_plain
+from thalweg.names import printable
 from thalweg.optim.state_dict.form import PARAMS, Saved, State, pack, parameters, parse
 from thalweg.optim.state_dict.matching import Match, Rename, match
 from thalweg.optim.state_dict.owner import ChecksStates, Owner, checks_states
@@ -189,7 +190,7 @@ def _report(
     )
     optional = matched.by_name and not strict
     if misfits.wrong or not (report.complete or optional):
-        lines = [*report.misfits, *misfits.wrong]
+        lines = [printable(line) for line in (*report.misfits, *misfits.wrong)]
         text = "".join(f"\n  {line}" for line in lines) if len(lines) > 1 else f" {lines[0]}"
         remedy = "" if misfits.wrong or not matched.by_name else hint(report)
         raise ValueError(f"{owner}: the state dict does not fit:{text}{remedy}")

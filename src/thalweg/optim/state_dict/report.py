@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from thalweg.names import printable
+
 Shape = tuple[int, ...]
 
 
@@ -83,4 +85,4 @@ class LoadReport:
 def _line(label: str, what: Sequence[str]) -> str:
     # A comma would not separate entries that contain one.
     separator = "; " if any(", " in each for each in what) else ", "
-    return f"{label}: {separator.join(what)}"
+    return printable(f"{label}: {separator.join(what)}")

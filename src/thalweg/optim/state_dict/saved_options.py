@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from thalweg.optim.options import MODES, check_flags, flags_in
+from thalweg.optim.options import MODES, check_flags, check_transform, flags_in
 from thalweg.optim.state_dict.form import NAMES, PARAMS
 from thalweg.optim.state_dict.owner import Owner
 from thalweg.optim.state_dict.values import is_number
@@ -64,6 +64,8 @@ def checked_options(
         if several and isinstance(value, _SEQUENCES) and np.ndim(value) == 1:
             group[option] = tuple(map(float, value))
     check_flags(name, group, (*MODES, *flags_in(optimizer.defaults)))
+    for each in optimizer.added_transforms:  # whose options no schedule moves
+        check_transform(name, group, each)
     try:
         optimizer.check_options(group)
     except (TypeError, ValueError, RuntimeError) as error:
