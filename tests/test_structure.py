@@ -88,7 +88,7 @@ def test_package_itself_stands_below_race_and_cli() -> None:
 
 # Of the engine, lowest first: a part may import those before it, and those of its own line.
 ENGINE = [
-    {"interrupts", "layout", "observed", "copying"},
+    {"interrupts", "layout", "modes", "observed", "overlaps", "copying"},
     {"torch_internals", "formats", "state"},
     {"slots"},
     {"scalars", "reduced"},
