@@ -56,7 +56,7 @@ def check(program: Program) -> None:
 QUIET = (HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much)
 
 
-@settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=QUIET)
+@settings(max_examples=8, deadline=None, derandomize=True, suppress_health_check=QUIET)
 @given(programs())
 def test_programs_end_as_with_torch(program: Program) -> None:
     check(program)
