@@ -14,7 +14,7 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 COMPILER = shutil.which("cc")
 # Tests that measure memory or time, or start processes that need neither.
-LEFT_OUT = ("soak", "memory_stays", "cache", "interrupts", "seconds")
+LEFT_OUT = ("soak", "memory_stays", "cache", "interrupts", "child", "without_memory", "handler")
 
 pytestmark = [
     pytest.mark.slow,

@@ -214,8 +214,7 @@ def _by_tensor_operations(input: Tensor, target: Tensor, each: bool, scale: floa
     short = (1 - input.gather(-1, index))[:, :, None] + input[:, None, :]
     counts = taken[:, :, None] & ~is_target[:, None, :] & (short > 0)
     values = torch.where(counts, short, 0.0)
-    # Not times the scale: the tangent of a sum times a number becomes float64 (torch 2.13).
-    return (values.sum((1, 2)) if each else values.sum()) / (1 / scale)
+    return (values.sum((1, 2)) if each else values.sum()) * scale
 
 
 class MultiLabelMarginLoss(Loss, torch.nn.MultiLabelMarginLoss):

@@ -67,7 +67,8 @@ def zero_one_loss(input: Tensor, target: Tensor, reduction: str = "mean") -> Ten
             loss = loss / wrong.numel()
         loss = loss.to(dtype)
     differentiated = torch.is_grad_enabled() and (input.requires_grad or target.requires_grad)
-    if not differentiated and torch.autograd.forward_ad._current_level < 0:
+    compiled = torch.compiler.is_compiling()
+    if not (differentiated or compiled) and torch.autograd.forward_ad._current_level < 0:
         return loss  # ``functionalize`` takes no autograd function
     result: Tensor = _WithoutGradient.apply(loss, input, target)  # type: ignore[no-untyped-call]
     return result

@@ -18,8 +18,7 @@ Like a kernel, each takes the address of its arguments and works through spans o
 none is left, on as many threads as call it. ``addresses.py`` lays the arguments out. Nothing here
 can raise, and no function of Numba's is called (such as ``min``): the code must do without Numba.
 Nor may torch's functions throw: only a tensor with the dispatch keys of plain ones is asked, with
-functions that catch what they throw, or throw for no such tensor. What is written a word at a time
-compiles in half the time that indexed pointers take, which every new user waits for.
+functions that catch what they throw, or throw for no such tensor.
 """
 
 from numba import cfunc

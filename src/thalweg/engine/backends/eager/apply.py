@@ -55,7 +55,11 @@ def apply(
     def own(value: Any, like: torch.Tensor) -> torch.Tensor:
         # What a rule hands on as it is (s.prev = g) must not change when the other is stored.
         handed_on = any(value is t for t in operands.values())
-        value = value.clone() if handed_on else torch.as_tensor(value, dtype=compute)
+        value = (
+            value.clone()
+            if handed_on
+            else torch.as_tensor(value, dtype=compute, device=like.device)
+        )
         return stored_like(value, like)
 
     stored = {name: own(value, tensors[name]) for name, value in s._assigned_tensors.items()}

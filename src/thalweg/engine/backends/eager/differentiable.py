@@ -98,7 +98,8 @@ class DifferentiableUnit(LoweredUnit):
         ]
 
     def _sum(self, value: Any, like: torch.Tensor) -> torch.Tensor:
-        return torch.sum(torch.as_tensor(value).expand_as(real_parts(like)), dtype=self.accumulate)
+        numbers = torch.as_tensor(value, device=self.device).expand_as(real_parts(like))
+        return torch.sum(numbers, dtype=self.accumulate)
 
     def _store(
         self, stage: int, place: int, results: Results, operands: Operands, rows: Rows
@@ -110,7 +111,8 @@ class DifferentiableUnit(LoweredUnit):
             (value,) = evaluate([node], results)
             if any(value is x for x in loaded):
                 value = value.clone()  # what is handed on must not change with its source
-            value = stored_like(torch.as_tensor(value, dtype=self.compute), operands[name])
+            value = torch.as_tensor(value, dtype=self.compute, device=self.device)
+            value = stored_like(value, operands[name])
             if rows is not None:
                 value = self.columns[name][place].index_put(rows, value)
             own[name] = value
