@@ -295,6 +295,7 @@ class Planner:
     def take_slots(self, owner: Owner, values: Values | None) -> None:
         """Number the parameters anew, keeping the scalar states of those that stay."""
         self._programs.clear()  # options may have changed
+        self.scalars.hold()  # whoever shared a view has moved all of them
         before = {id(slot.param): slot for slot in self.slots}
         slots = slots_of(owner.param_groups, values, owner.fused)
         if [_identity(slot) for slot in slots] == [_identity(slot) for slot in self.slots]:
