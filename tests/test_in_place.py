@@ -92,5 +92,5 @@ def test_uninstall_puts_everything_back() -> None:
 def test_every_name_of_torchs_module_is_there() -> None:
     for name in (*torch.optim.__all__, "_functional"):
         assert hasattr(optim, name), name
-    with pytest.raises(AttributeError, match="Adan"):
-        _ = optim.Adan
+    with pytest.raises(AttributeError, match="Adamm"):
+        _ = optim.Adamm

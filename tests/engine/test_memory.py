@@ -159,6 +159,7 @@ def test_parameters_that_share_memory_are_updated_one_after_the_other(
     torch.testing.assert_close(*found, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.filterwarnings("ignore:sgd. fused=True, but there is no kernel")
 @pytest.mark.parametrize("fused", [None, True])
 def test_parameters_may_come_to_share_memory(fused: bool | None) -> None:
     params = [Parameter(torch.zeros(20_000)) for _ in range(8)]

@@ -402,7 +402,7 @@ def test_a_search_turns_back_from_where_the_loss_is_nan(
     run = Run(LBFGS, problem, dtype, lr=lr, line_search_fn="strong_wolfe")
     losses = [run.step() for _ in range(8)]
     assert losses == sorted(losses, reverse=True)
-    assert losses[-1] == pytest.approx(minimum, abs=1e-3)
+    assert losses[-1] == pytest.approx(minimum, abs=1e-2)
     assert run.x().isfinite().all()
 
 

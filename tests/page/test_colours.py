@@ -6,8 +6,9 @@ from importlib.resources import files
 
 import numpy as np
 import pytest
+import torch
 
-import thalweg.optim
+from thalweg.optim.catalogue import classes
 from thalweg.page.colours import DASHES, PALETTE, colours_of, dashes_of, styles_of
 
 # Machado, Oliveira and Fernandes, "A Physiologically-based Model for Simulation of Color Vision
@@ -80,7 +81,7 @@ def test_colours_stay_apart_for_every_eye(eyes: str) -> None:
 
 
 def test_known_optimizers_look_the_same_in_any_company() -> None:
-    names = [n for n in thalweg.optim.__all__ if n[0].isupper() and n != "Optimizer"]
+    names = [n for n in classes() if hasattr(torch.optim, n)]
     names += ["SGD+momentum", "SGD+Nesterov"]
     together = styles_of(names)
     assert len(set(together.values())) == len(names) == 15

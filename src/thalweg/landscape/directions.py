@@ -23,9 +23,9 @@ def random(model: nn.Module, seed: int) -> Array:
 def _filter_normalised(model: nn.Module, generator: torch.Generator) -> Array:
     parts = []
     for p in model.parameters():
-        drawn = torch.randn(p.shape, generator=generator, dtype=torch.float64)
+        drawn = torch.randn(p.shape, generator=generator, dtype=torch.float64, device="cpu")
         if p.ndim < 2 or not p.requires_grad:
-            parts.append(torch.zeros(p.numel(), dtype=torch.float64))
+            parts.append(torch.zeros(p.numel(), dtype=torch.float64, device="cpu"))
             continue
         filters = p.detach().double().cpu().flatten(1).norm(dim=1, keepdim=True)
         drawn = drawn.flatten(1)

@@ -126,7 +126,7 @@ def beale() -> Surface:
     def function(x: Tensor, y: Tensor) -> Tensor:
         return sum(
             ((c - x * (1 - y**k)) ** 2 for k, c in enumerate((1.5, 2.25, 2.625), start=1)),
-            start=torch.zeros((), dtype=x.dtype),
+            start=torch.zeros((), dtype=x.dtype, device=x.device),
         )
 
     return Surface(

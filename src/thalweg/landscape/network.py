@@ -26,7 +26,7 @@ def snapshot(model: nn.Module) -> Tensor:
     torch.Size([9])
     """
     parts = [p.detach().double().cpu().flatten() for p in model.parameters()]
-    return torch.cat([torch.empty(0, dtype=torch.float64), *parts])
+    return torch.cat([torch.empty(0, dtype=torch.float64, device="cpu"), *parts])
 
 
 @dataclass(frozen=True, eq=False)
@@ -227,7 +227,7 @@ class _LossOfPlane:
 
     def check(self) -> None:
         """Raise unless the loss is one finite number at the origin."""
-        zero = torch.zeros((), dtype=torch.float64)
+        zero = torch.zeros((), dtype=torch.float64, device="cpu")
         value = self(zero, zero)
         if not bool(torch.isfinite(value)):
             raise ValueError(

@@ -120,7 +120,7 @@ class Surface:
         """The value at the minima, in float64; None without any."""
         if not self.minima:
             return None
-        x, y = torch.tensor(self.minima[0], dtype=torch.float64)
+        x, y = torch.tensor(self.minima[0], dtype=torch.float64, device="cpu")
         return float(self(x, y))
 
     def grid(self, count: int | None = None) -> tuple[Array, Array, Array]:
@@ -132,8 +132,8 @@ class Surface:
         count = self.resolution if count is None else integer("grid", "count", count)
         number("grid", "count", count, Range(2))
         left, right, bottom, top = self.region
-        x = torch.linspace(left, right, count, dtype=torch.float64)
-        y = torch.linspace(bottom, top, count, dtype=torch.float64)
+        x = torch.linspace(left, right, count, dtype=torch.float64, device="cpu")
+        y = torch.linspace(bottom, top, count, dtype=torch.float64, device="cpu")
         with torch.no_grad():
             z = self(x[None, :], y[:, None])
         return x.numpy(), y.numpy(), z.expand(count, count).numpy()

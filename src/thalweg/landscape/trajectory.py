@@ -82,7 +82,7 @@ def trace(
         raise TypeError(f"trace: dtype must be a torch.dtype, got {dtype!r}")
     if not dtype.is_floating_point:
         raise ValueError(f"trace: dtype must be one of floating point, got {dtype}")
-    parameter = torch.nn.Parameter(torch.tensor(at, dtype=dtype))
+    parameter = torch.nn.Parameter(torch.tensor(at, dtype=dtype, device="cpu"))
     if not bool(torch.isfinite(_value(surface, parameter)).all()):
         raise ValueError(
             f"trace: {surface.name} has no finite value at the start {at}; begin elsewhere"

@@ -57,7 +57,7 @@ def classes() -> dict[str, type[Optimizer]]:
     """The optimizers of ``thalweg.optim`` by name.
 
     >>> list(classes())[:4]
-    ['ASGD', 'Adadelta', 'Adagrad', 'Adam']
+    ['ADOPT', 'ASGD', 'AdEMAMix', 'Adadelta']
     """
     found = {name: getattr(optim, name) for name in optim.__all__}
     return {
@@ -96,7 +96,7 @@ def describe(cls: type[Optimizer]) -> Described:
     >>> describe(optim.Adam).bytes_per_parameter
     8
     """
-    optimizer = cls([torch.nn.Parameter(torch.zeros(4, dtype=DTYPE))])  # type: ignore[call-arg]
+    optimizer = cls([torch.nn.Parameter(torch.zeros(4, dtype=DTYPE, device="cpu"))])  # type: ignore[call-arg]
     parts = _traced(optimizer) if hasattr(cls, "rule") else _from_docstring(optimizer)
     text = inspect.getdoc(cls) or ""
     return Described(

@@ -15,6 +15,7 @@ from thalweg.engine.engine import Engine
 from thalweg.engine.interrupts import uninterrupted
 from thalweg.engine.modes import with_gradients
 from thalweg.engine.state import OptimizerState
+from thalweg.engine.torch_internals import not_traced
 from thalweg.optim.group_checks import check_new_group, check_parameter, listed, names_for, opened
 from thalweg.optim.hooks import is_observed, observed_step
 from thalweg.optim.options import MODES as MODES
@@ -181,6 +182,7 @@ class Optimizer(torch.optim.Optimizer):
         return found
 
     @property
+    @not_traced
     def _engine(self) -> Engine:
         engine = self.__dict__.get("_engine_")
         if engine is None:

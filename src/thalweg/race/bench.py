@@ -134,7 +134,11 @@ def _gradient(p: Tensor, sparse: bool, generator: torch.Generator) -> Tensor:
     if not sparse:
         # Drawn for each element in its place: the layout is the parameter's.
         return torch.empty_like(like).copy_(_normal(p.shape, p.dtype, generator))
-    rows = torch.randperm(len(p), generator=generator)[: max(1, len(p) // ROWS)].sort().values
+    rows = (
+        torch.randperm(len(p), generator=generator, device="cpu")[: max(1, len(p) // ROWS)]
+        .sort()
+        .values
+    )
     values = _normal((len(rows), *p.shape[1:]), p.dtype, generator)
     return torch.sparse_coo_tensor(
         rows[None], values, p.shape, is_coalesced=True, check_invariants=True
@@ -143,4 +147,4 @@ def _gradient(p: Tensor, sparse: bool, generator: torch.Generator) -> Tensor:
 
 def _normal(shape: Sequence[int], dtype: torch.dtype, generator: torch.Generator) -> Tensor:
     drawn = torch.complex64 if dtype.is_complex else torch.float32
-    return torch.randn(tuple(shape), dtype=drawn, generator=generator).to(dtype)
+    return torch.randn(tuple(shape), dtype=drawn, generator=generator, device="cpu").to(dtype)

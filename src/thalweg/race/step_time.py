@@ -132,7 +132,7 @@ class Bowl:
     def __init__(self, parameters: list[nn.Parameter]) -> None:
         self._parameters = [p for p in parameters if p.grad is not None]
         self._gradients = [_dense(p.grad).clone() for p in self._parameters]
-        low, high = (torch.tensor(c).log10().item() for c in CURVATURES)
+        low, high = (torch.tensor(c, device="cpu").log10().item() for c in CURVATURES)
         self._curvatures = [
             torch.logspace(low, high, p.numel(), dtype=p.dtype, device=p.device).view_as(p)
             for p in self._parameters
@@ -147,7 +147,7 @@ class Bowl:
     @torch.no_grad()
     def __call__(self) -> Tensor:
         start = perf_counter()
-        total = torch.zeros(())
+        total = torch.zeros((), device="cpu")
         rows = zip(self._parameters, self._starts, self._gradients, self._curvatures, strict=True)
         for p, at_start, g, curvature in rows:
             gone = p - at_start

@@ -221,7 +221,7 @@ def test_no_optimizer_to_convert_to() -> None:
     with pytest.raises(TypeError, match="to must be an optimizer"):
         convert(saved, thalweg.optim.AdamW)  # type: ignore[arg-type]
     muon = torch.optim.Muon([torch.nn.Parameter(torch.ones(2, 2))])
-    with pytest.raises(ValueError, match="share, got Muon; there are ASGD, Adadelta"):
+    with pytest.raises(ValueError, match="of the same name, got Muon; there are ADOPT, ASGD"):
         convert(saved, muon)
 
 

@@ -13,7 +13,7 @@ import torch
 
 import thalweg.optim as optim
 from tests.optim.problems import (
-    CASES,
+    SHARED_CASES,
     Case,
     Run,
     assert_as_close,
@@ -32,7 +32,7 @@ BACKENDS = {"eager": {"fused": False}, "foreach": {"fused": False, "foreach": Tr
 def _pairs() -> list[Any]:
     """Every case with each back end; ``foreach=True`` takes a tensor only with ``capturable``."""
     found = []
-    for case in CASES:
+    for case in SHARED_CASES:
         given = case.options()
         numbers = (given.get("lr"), *given.get("betas", ()))
         if not any(isinstance(x, torch.Tensor) for x in numbers):

@@ -127,7 +127,7 @@ def _target(to: Any) -> str:
         ):
             return cls.__name__
     raise ValueError(
-        f"convert: to must be an optimizer that thalweg.optim and torch.optim share, got "
+        f"convert: to must be an optimizer of thalweg.optim, or torch's of the same name, got "
         f"{type(to).__name__}; there are {', '.join(classes())}"
     )
 
@@ -135,7 +135,7 @@ def _target(to: Any) -> str:
 def _like(target: str) -> Optimizer:
     """Ours of that name, for its checks."""
     cls: Any = getattr(optim, target)
-    own: Optimizer = cls([torch.nn.Parameter(torch.zeros(1))])
+    own: Optimizer = cls([torch.nn.Parameter(torch.zeros(1, device="cpu"))])
     return own
 
 
@@ -255,10 +255,12 @@ def _entry(
     result: dict[str, Any] = {}
     if own.rule.counted:
         # torch's dtypes; its SparseAdam counts with an int.
-        result["step"] = int(steps) if target == "SparseAdam" else torch.tensor(steps)
+        result["step"] = int(steps) if target == "SparseAdam" else torch.tensor(steps, device="cpu")
     for name, value in found.items():
         if name in own.composed_rule.scalar_states:
-            result[name] = torch.tensor(one_number(place, name, value), dtype=torch.float64)
+            result[name] = torch.tensor(
+                one_number(place, name, value), dtype=torch.float64, device="cpu"
+            )
             continue
         tensor = state_value(place, name, value)
         if name in layout.debiased:
@@ -270,4 +272,4 @@ def _entry(
 def _begun(p: torch.Tensor, options: Mapping[str, Any]) -> dict[str, Any]:
     """Adagrad's state before the first step, which torch's makes in the constructor alone."""
     value = options["initial_accumulator_value"]
-    return {"step": torch.tensor(0.0), "sum": torch.full_like(p.detach(), value)}
+    return {"step": torch.tensor(0.0, device="cpu"), "sum": torch.full_like(p.detach(), value)}

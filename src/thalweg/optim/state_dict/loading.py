@@ -278,7 +278,7 @@ def _references(states: Mapping[str, Any], name: str) -> tuple[int, int, int]:
     return sys.getrefcount(states[name]), sys.getrefcount(storage), count(storage._cdata)
 
 
-_ALONE = _references({"state": torch.zeros(1)}, "state")
+_ALONE = _references({"state": torch.zeros(1, device="cpu")}, "state")
 
 
 def _only_ours(states: Mapping[str, Any], name: str) -> bool:

@@ -223,7 +223,7 @@ def _number(key: str, value: Any) -> tuple[Any, str]:
     number = float(value)
     if key == "step" and not (number >= 0 and math.isfinite(number)):
         return None, f"must be a number of updates, finite and >= 0, got {number}"
-    return torch.tensor(number, dtype=torch.float64), ""
+    return torch.tensor(number, dtype=torch.float64, device="cpu"), ""
 
 
 def _wanted(state: State, p: torch.Tensor, group: Mapping[str, Any], value: Any) -> tuple[Any, str]:

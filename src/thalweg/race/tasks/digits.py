@@ -21,8 +21,8 @@ def digits() -> Task:
     Learning Repository, 1998 (its test part is what scikit-learn has).
     """
     pixels, classes = needs("sklearn.datasets").load_digits(return_X_y=True)
-    x = torch.tensor(pixels, dtype=torch.float32)
-    rows = split_rows(x, torch.tensor(classes), test_share=0.25, batch_size=32)
+    x = torch.tensor(pixels, dtype=torch.float32, device="cpu")
+    rows = split_rows(x, torch.tensor(classes, device="cpu"), test_share=0.25, batch_size=32)
     return classification(
         "digits",
         network,

@@ -39,7 +39,7 @@ class Rows:
         if self.batch_size >= len(self.x):  # full batches have no order
             yield self.x, self.y
             return
-        order = torch.randperm(len(self.x), generator=generator)
+        order = torch.randperm(len(self.x), generator=generator, device="cpu")
         for rows in order[: len(order) // self.batch_size * self.batch_size].view(
             -1, self.batch_size
         ):
@@ -63,7 +63,9 @@ def split_rows(
         batch_size: rows of a training batch.
         standardise_targets: treat the targets as the inputs.
     """
-    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(SPLIT_SEED))
+    order = torch.randperm(
+        len(x), generator=torch.Generator().manual_seed(SPLIT_SEED), device="cpu"
+    )
     tests = round(test_share * len(x))
     test, train = order[:tests], order[tests:]
     x = standardised(x, train)

@@ -28,8 +28,8 @@ def breast_cancer() -> Task:
     (Diagnostic)", UCI Machine Learning Repository, 1993.
     """
     features, classes = needs("sklearn.datasets").load_breast_cancer(return_X_y=True)
-    x = torch.tensor(features, dtype=torch.float32)
-    rows = split_rows(x, torch.tensor(classes), test_share=0.4, batch_size=32)
+    x = torch.tensor(features, dtype=torch.float32, device="cpu")
+    rows = split_rows(x, torch.tensor(classes, device="cpu"), test_share=0.4, batch_size=32)
     return classification(
         "breast_cancer",
         lambda: nn.Sequential(nn.Linear(30, 32), nn.ReLU(), nn.Linear(32, 2)),
@@ -56,7 +56,7 @@ def diabetes() -> Task:
     Statistics 32 (2004).
     """
     features, values = needs("sklearn.datasets").load_diabetes(return_X_y=True, scaled=False)
-    x, y = (torch.tensor(each, dtype=torch.float32) for each in (features, values))
+    x, y = (torch.tensor(each, dtype=torch.float32, device="cpu") for each in (features, values))
     rows = split_rows(x, y, test_share=0.25, batch_size=len(x), standardise_targets=True)
 
     def loss_with(function: Callable[[Tensor, Tensor], Tensor]) -> Loss:

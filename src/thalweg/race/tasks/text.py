@@ -51,7 +51,7 @@ def prose() -> Prose:
     text = "\n".join(topics[name] for name in sorted(topics))
     cut = round((1 - TEST_SHARE) * len(text))
     numbers = {c: i for i, c in enumerate(sorted(set(text[:cut])), start=OTHER + 1)}
-    every = torch.tensor([numbers.get(c, OTHER) for c in text])
+    every = torch.tensor([numbers.get(c, OTHER) for c in text], device="cpu")
     return Prose(every[:cut], every[cut:], len(numbers) + 1)
 
 
@@ -68,11 +68,15 @@ def transformer() -> Task:
 
     def batches(split: Split, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
         if split == "test":
-            starts = torch.linspace(0, len(text.test) - CONTEXT - 1, TEST_WINDOWS).long()
+            starts = torch.linspace(
+                0, len(text.test) - CONTEXT - 1, TEST_WINDOWS, device="cpu"
+            ).long()
             yield windows(text.test, starts)
             return
         for _ in range(len(text.train) // (WINDOWS * CONTEXT)):
-            starts = torch.randint(len(text.train) - CONTEXT, (WINDOWS,), generator=generator)
+            starts = torch.randint(
+                len(text.train) - CONTEXT, (WINDOWS,), generator=generator, device="cpu"
+            )
             yield windows(text.train, starts)
 
     def logits(model: nn.Module, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
@@ -94,7 +98,7 @@ def transformer() -> Task:
 
 def windows(text: Tensor, starts: Tensor) -> tuple[Tensor, Tensor]:
     """Windows of CONTEXT characters and, for each of these, the next one."""
-    found = text[starts[:, None] + torch.arange(CONTEXT + 1)]
+    found = text[starts[:, None] + torch.arange(CONTEXT + 1, device="cpu")]
     return found[:, :-1], found[:, 1:]
 
 
@@ -104,7 +108,7 @@ class Transformer(nn.Module):
     def __init__(self, characters: int) -> None:
         super().__init__()
         self.characters = nn.Embedding(characters, WIDTH)
-        self.positions = nn.Parameter(0.02 * torch.randn(CONTEXT, WIDTH))
+        self.positions = nn.Parameter(0.02 * torch.randn(CONTEXT, WIDTH, device="cpu"))
         self.layers = nn.Sequential(*(Layer() for _ in range(LAYERS)))
         self.norm = nn.LayerNorm(WIDTH)
         self.output = nn.Linear(WIDTH, characters)
@@ -153,7 +157,7 @@ def embedding() -> Task:
         if split == "test":
             yield test[::TEST_EVERY], text.test[::TEST_EVERY]
             return
-        order = torch.randperm(len(train), generator=generator)
+        order = torch.randperm(len(train), generator=generator, device="cpu")
         for rows in order[: len(order) // POSITIONS * POSITIONS].view(-1, POSITIONS):
             yield train[rows], text.train[rows]
 
