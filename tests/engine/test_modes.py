@@ -38,10 +38,12 @@ def _steps_under_alarms(options: dict[str, Any], seconds: float) -> tuple[int, i
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         try:
-            signal.setitimer(signal.ITIMER_REAL, 1e-5 * (20 + heard % 97))
+            # Again after a while: Python ignores what is raised within a finalizer.
+            signal.setitimer(signal.ITIMER_REAL, 1e-5 * (20 + heard % 97), 0.05)
             while True:
                 optimizer.step(closure)
         except Alarm:
+            signal.setitimer(signal.ITIMER_REAL, 0)
             heard += 1
         lost += not torch.is_grad_enabled()
         torch.set_grad_enabled(True)
