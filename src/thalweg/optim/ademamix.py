@@ -58,8 +58,8 @@ class AdEMAMix(Optimizer):
         alpha: weight of the slow mean, >= 0; with 0 it is AdamW.
         eps: added to the denominator, >= 0.
         weight_decay: share of the parameter, times lr, taken off at each step, >= 0.
-        alpha_warmup, beta3_warmup: steps over which alpha and beta3 grow, >= 1; None: they do not.
-            ``beta3_warmup`` needs a beta1 above 0.
+        alpha_warmup: steps over which alpha grows, >= 1; None: it does not.
+        beta3_warmup: steps over which beta3 grows, >= 1, from a beta1 above 0; None: it does not.
 
     The defaults are those of the authors' code (apple/ml-ademamix).
 
