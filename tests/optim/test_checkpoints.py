@@ -336,7 +336,11 @@ STATEFUL = {name: {"momentum": 0.9} if name == "SGD" else {} for name in (*SHARE
 
 # These keep the same state, and an option that is absent may be one of an older file.
 ALIKE = {"Adam", "AdamW", "RAdam", "SparseAdam"}
-STRANGERS = [pair for pair in itertools.permutations(STATEFUL, 2) if not ALIKE.issuperset(pair)]
+WIDER = [("NAdam", name) for name in sorted(ALIKE)]  # which has their states, and one more
+STRANGERS = [
+    pair for pair in itertools.permutations(STATEFUL, 2)
+    if not ALIKE.issuperset(pair) and pair not in WIDER
+]  # fmt: skip
 
 
 @torchs_sparse_warning
@@ -345,6 +349,16 @@ def test_the_state_of_another_class_is_refused_whole(saved: str, loading: str) -
     source = seasoned(getattr(optim, saved), **STATEFUL[saved])
     target = seasoned(getattr(optim, loading), **STATEFUL[loading])
     assert_refused(target, through_a_file(source.state_dict()))
+
+
+@torchs_sparse_warning
+@pytest.mark.parametrize(("saved", "loading"), WIDER)
+def test_a_state_more_than_the_class_has_is_told(saved: str, loading: str) -> None:
+    source, target = seasoned(getattr(optim, saved)), seasoned(getattr(optim, loading))
+    with pytest.warns(UserWarning, match="has 'mu_product', as other optimizers have"):
+        target.load_state_dict(through_a_file(source.state_dict()))
+    for p, q in zip(source.state.values(), target.state.values(), strict=True):
+        assert torch.equal(p["exp_avg"], q["exp_avg"])
 
 
 def test_a_refused_load_leaves_the_optimizer_usable() -> None:

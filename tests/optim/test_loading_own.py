@@ -266,3 +266,27 @@ def test_a_key_one_letter_away_from_an_option_is_a_slip(key: str) -> None:
 @pytest.mark.parametrize("key", ["weights", "lr_mult", "decay", "weight_decay_rate", "max_eps"])
 def test_other_keys_are_the_users_own(key: str) -> None:
     assert optim.AdamW([{"params": parameters(), key: 0.1}]).param_groups[0][key] == 0.1
+
+
+class InPlace(torch.optim.SGD):
+    """Writes over the states that it has, and then finds something missing."""
+
+    def load_state_dict(self, state_dict: Any) -> None:
+        with torch.no_grad():
+            for number, entry in enumerate(self.state.values()):
+                entry["momentum_buffer"].copy_(state_dict["state"][number]["momentum_buffer"])
+        raise RuntimeError("something is missing")
+
+
+def test_what_another_class_wrote_in_place_is_put_back(tmp_path: Path) -> None:
+    model = torch.nn.Linear(3, 1)
+    first, second = (stepped(InPlace(parameters(), lr=0.1, momentum=0.9), n) for n in (3, 1))
+    path = checkpoint.save(tmp_path / "a.safetensors", optimizer=first, model=model)
+    states = copy.deepcopy(second.state_dict())
+    with torch.no_grad():
+        model.weight.add_(1)
+    moved = model.weight.clone()
+    with pytest.raises(RuntimeError, match="something is missing"):
+        checkpoint.load(path, model=model, optimizer=second)
+    assert str(second.state_dict()) == str(states)
+    assert torch.equal(model.weight, moved)
