@@ -89,8 +89,8 @@ def test_package_itself_stands_below_race_and_cli() -> None:
 # Of the engine, lowest first: a part may import those before it, and those of its own line.
 ENGINE = [
     {"interrupts", "layout", "observed", "modes"},
-    {"readable", "overlaps", "copying"},
     {"torch_internals", "formats", "state"},
+    {"readable", "overlaps", "copying"},
     {"slots"},
     {"scalars", "reduced"},
     {"backends"},

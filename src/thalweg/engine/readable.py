@@ -5,7 +5,6 @@ or whether its storage still holds its elements.
 """
 
 import sys
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -13,9 +12,9 @@ from torch import Tensor
 from torch.nn.parameter import is_lazy
 
 from thalweg.engine.layout import PLAIN_TENSORS
+from thalweg.engine.torch_internals import is_of_transform
 
 _COMPRESSED = (torch.sparse_csr, torch.sparse_csc, torch.sparse_bsr, torch.sparse_bsc)
-_is_wrapped: Callable[[Tensor], bool] = torch._C._functorch.is_functorch_wrapped_tensor
 
 
 def unreadable(tensor: Tensor) -> str | None:
@@ -34,7 +33,7 @@ def unreadable(tensor: Tensor) -> str | None:
         return "is nested"
     if type(tensor) not in PLAIN_TENSORS:
         return None
-    if _is_wrapped(tensor):
+    if is_of_transform(tensor):
         return "stands for other tensors, within a transform of torch.func"
     if tensor.layout is torch.strided:
         return _strided(tensor)

@@ -77,30 +77,34 @@ def key_sets(*sets: tuple[str, ...]) -> tuple[int, ...] | None:
 # ---- tensors without memory ---------------------------------------------------------------------
 
 
+def _no(tensor: torch.Tensor) -> bool:
+    return False
+
+
+_Test = Callable[[torch.Tensor], bool]
+# Whether it is a tensor of a ``torch.func`` transform, also after an escape from it.
+is_of_transform: _Test = getattr(
+    getattr(torch._C, "_functorch", None), "is_functorch_wrapped_tensor", _no
+)
+_is_functional: _Test = getattr(torch, "_is_functional_tensor", _no)
+_is_zero: _Test = getattr(torch, "_is_zerotensor", _no)
+
+
+def is_wrapped(tensor: torch.Tensor) -> bool:
+    """Whether it stands for another tensor: one of a transform, or a functional one."""
+    return is_of_transform(tensor) or _is_functional(tensor)
+
+
 def missing_memory(tensor: torch.Tensor) -> str | None:
     """What a tensor is that has a plain tensor's class and no memory; None: it has memory.
 
     Asked before anything that such a tensor raises for.
     """
-    for test, what in _tests_of_memory():
-        if test(tensor):
-            return what
-    return None
-
-
-@cache
-def _tests_of_memory() -> list[tuple[Callable[[torch.Tensor], bool], str]]:
-    found: list[tuple[Callable[[torch.Tensor], bool], str]] = []
-    functorch = getattr(torch._C, "_functorch", None)
-    for owner, name, what in (
-        (functorch, "is_functorch_wrapped_tensor", "a tensor of a torch.func transform"),
-        (torch, "_is_functional_tensor", "a functional tensor"),
-        (torch, "_is_zerotensor", "a zero without memory"),
-    ):
-        test = getattr(owner, name, None)
-        if test is not None:
-            found.append((test, what))
-    return found
+    if is_of_transform(tensor):
+        return "a tensor of a torch.func transform"
+    if _is_functional(tensor):
+        return "a functional tensor"
+    return "a zero without memory" if _is_zero(tensor) else None
 
 
 # ---- functions that libtorch exports ------------------------------------------------------------

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 
 from thalweg.engine.layout import PLAIN_TENSORS
-from thalweg.engine.passes.memory import is_watched, is_wrapped
+from thalweg.engine.passes.memory import is_watched
+from thalweg.engine.torch_internals import is_wrapped
 from thalweg.ranges import Range, number
 
 

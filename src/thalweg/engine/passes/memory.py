@@ -8,7 +8,7 @@ reach it; nor may it run where something records operations, since it is none.
 import torch
 
 from thalweg.engine.layout import PLAIN_TENSORS
-from thalweg.engine.torch_internals import key_sets
+from thalweg.engine.torch_internals import key_sets, missing_memory
 
 # Tensors in CPU memory, outside of inference mode and made within.
 _IN_MEMORY = key_sets(
@@ -28,18 +28,11 @@ def has_memory(tensor: torch.Tensor) -> bool:
 
 
 def _is_plain_by_functions(tensor: torch.Tensor) -> bool:
-    if is_wrapped(tensor) or not tensor.is_cpu or tensor.layout is not torch.strided:
+    if missing_memory(tensor) or not tensor.is_cpu or tensor.layout is not torch.strided:
         return False
-    if tensor.is_neg() or tensor.is_conj() or tensor.is_quantized or tensor._is_zerotensor():
+    if tensor.is_neg() or tensor.is_conj() or tensor.is_quantized:
         return False
     return bool(tensor.data_ptr() or not tensor.numel())
-
-
-def is_wrapped(tensor: torch.Tensor) -> bool:
-    """Whether it stands for another tensor: in ``torch.func``, and after an escape from it."""
-    return torch._C._functorch.is_functorch_wrapped_tensor(tensor) or torch._is_functional_tensor(
-        tensor
-    )
 
 
 def is_watched() -> bool:
