@@ -91,7 +91,6 @@ class Reader:
         addresses: Integers,
     ) -> None:
         self._states = len(states)
-        self._lists = lib.lists
         self.absent = np.zeros(len(params), dtype=np.int64)
         flat = [tensor for column in states for tensor in column]
         dims = [p.dim() for p in params]

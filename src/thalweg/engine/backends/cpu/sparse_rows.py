@@ -9,9 +9,8 @@ from thalweg.engine.backends.cpu import addresses
 from thalweg.engine.backends.cpu.chunks import EqualTensors
 from thalweg.engine.backends.cpu.printer import ROWS
 from thalweg.engine.backends.cpu.unit import G, KernelUnit
-from thalweg.engine.layout import PLAIN_TENSORS, Integers, memory_order
+from thalweg.engine.layout import Integers, memory_order
 from thalweg.engine.overlaps import Ranges
-from thalweg.engine.torch_internals import missing_memory
 
 
 class SparseRowsUnit(KernelUnit):
@@ -48,11 +47,7 @@ class SparseRowsUnit(KernelUnit):
         self.absent = [0] if gradient is None else []
         if gradient is None:
             return True
-        if type(gradient) not in PLAIN_TENSORS or missing_memory(gradient):
-            return False
-        if gradient.dtype is not self._kind.dtype or not gradient.is_sparse:
-            return False
-        if gradient.shape != slot.param.shape or gradient.device.type != "cpu":
+        if not self._is_planned_gradient(gradient, slot.param):
             return False
         if memory_order(slot.param) != self._orders[0]:
             return False

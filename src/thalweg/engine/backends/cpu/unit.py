@@ -202,11 +202,7 @@ class KernelUnit(Unit):
             if gradient is None:
                 absent.append(t)
                 continue
-            if gradient.dtype is not self._kind.dtype or type(gradient) not in PLAIN_TENSORS:
-                return False
-            if gradient.shape != slot.param.shape or gradient.device.type != "cpu":
-                return False
-            if gradient.is_sparse is not self._kind.sparse or missing_memory(gradient):
+            if not self._is_planned_gradient(gradient, slot.param):
                 return False
             if self._kind.sparse or not self._is_planned(gradient, t, self._kind.dtype):
                 relaid.append(t)
@@ -214,6 +210,17 @@ class KernelUnit(Unit):
                 self.addresses[G, t] = self._place_of(gradient)
         self.absent, self._relaid = absent, relaid
         return True
+
+    def _is_planned_gradient(self, gradient: torch.Tensor, p: torch.Tensor) -> bool:
+        """Whether a gradient is of the kind that was planned for, in whatever layout."""
+        return (
+            type(gradient) in PLAIN_TENSORS
+            and not missing_memory(gradient)
+            and gradient.dtype is self._kind.dtype
+            and gradient.is_sparse is self._kind.sparse
+            and gradient.shape == p.shape
+            and gradient.device.type == "cpu"
+        )
 
     def _is_planned(
         self, tensor: torch.Tensor, t: int, dtype: torch.dtype, whole: bool = True
