@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import typer
 
 from thalweg import doctor as look
-from thalweg.cli.printing import print_json
+from thalweg.cli.printing import print_json, say
 from thalweg.race.objects import build
 
 MISTAKE = 1  # exit code
@@ -46,6 +46,6 @@ def doctor(
         findings = [{"check": f.check, "wrong": f.wrong, "text": f.text} for f in found]
         print_json({"healthy": found.healthy, "findings": findings})
     else:
-        typer.echo(str(found))
+        say(str(found))
     if not found.healthy:
         raise typer.Exit(MISTAKE)

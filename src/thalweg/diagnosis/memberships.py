@@ -22,7 +22,8 @@ def left_out(setup: Setup) -> Iterator[Finding]:
 def repeated(setup: Setup) -> Iterator[Finding]:
     """Parameters that the groups hold more than once."""
     counts = Counter(id(p) for p, _ in setup.held())
-    twice = [setup.name_of.get(key, "one without a name") for key, n in counts.items() if n > 1]
+    held = {id(p): p for p, _ in setup.held()}
+    twice = [setup.name_of(p) for key, p in held.items() if counts[key] > 1]
     if twice:
         yield Finding(
             "repeated",
@@ -33,7 +34,7 @@ def repeated(setup: Setup) -> Iterator[Finding]:
 
 def strangers(setup: Setup) -> Iterator[Finding]:
     """Parameters of the optimizer that the model does not have."""
-    unknown = [p for p, _ in setup.held() if id(p) not in setup.name_of]
+    unknown = [p for p, _ in setup.held() if id(p) not in setup.names]
     if unknown:
         yield Finding(
             "strangers",
@@ -45,11 +46,7 @@ def strangers(setup: Setup) -> Iterator[Finding]:
 
 def frozen(setup: Setup) -> Iterator[Finding]:
     """Parameters in groups that are never given a gradient."""
-    names = [
-        setup.name_of.get(id(p), "one without a name")
-        for p, _ in setup.held()
-        if not p.requires_grad
-    ]
+    names = [setup.name_of(p) for p, _ in setup.held() if not p.requires_grad]
     if names:
         yield Finding(
             "frozen",

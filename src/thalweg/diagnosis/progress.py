@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from thalweg.diagnosis.finding import Finding, parameters, some
+from thalweg.diagnosis.settings import NARROW
 from thalweg.diagnosis.setup import Setup
 
 # From this share on, elements that a step leaves as they are count as a mistake.
@@ -16,7 +17,7 @@ LOST = 0.5
 def lost_updates(setup: Setup) -> Iterator[Finding]:
     """Elements whose update is below half a unit in the last place; a copy is stepped."""
     held = [p for p, _ in setup.held() if p.grad is not None and p.grad.layout is torch.strided]
-    narrow = [p for p in held if p.dtype in (torch.float16, torch.bfloat16)]
+    narrow = [p for p in held if p.dtype in NARROW]
     if not narrow:
         return
     optimizer, copies = _copied(setup, held)
@@ -28,7 +29,7 @@ def lost_updates(setup: Setup) -> Iterator[Finding]:
         stayed = torch.eq(copies[id(p)].detach(), p.detach()) & moving
         share = float(stayed.sum()) / max(1, int(moving.sum()))
         if share > LOST:
-            names.append(setup.name_of.get(id(p), "one without a name"))
+            names.append(setup.name_of(p))
             shares.append(share)
     if names:
         yield Finding(

@@ -38,9 +38,13 @@ class Setup:
         return parameters_of(self.model)
 
     @cached_property
-    def name_of(self) -> dict[int, str]:
+    def names(self) -> dict[int, str]:
         """Their names by their ids."""
         return {id(found.parameter): found.name for found in self.parameters}
+
+    def name_of(self, p: torch.Tensor) -> str:
+        """What the model calls a parameter."""
+        return self.names.get(id(p), "one without a name")
 
     def held(self) -> Iterator[tuple[torch.Tensor, Mapping[str, Any]]]:
         """Each parameter that a group holds, with its group's options, as often as it is held."""
