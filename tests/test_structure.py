@@ -23,7 +23,7 @@ OUTSIDE = ("__init__", "__main__")  # the package's own front doors
 
 MODULES = sorted(ROOT.rglob("*.py"))
 HEAVY = [
-    *("numba", "triton", "typer", "rich", "sklearn", "matplotlib", "plotly"),
+    *("llvmlite", "triton", "typer", "rich", "sklearn", "matplotlib", "plotly"),
     *("safetensors", "xxhash"),
 ]
 

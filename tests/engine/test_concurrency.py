@@ -249,7 +249,7 @@ print("alike")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("pool", ["", pytest.param("numba", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("pool", ["", pytest.param("python", marks=pytest.mark.slow)])
 def test_first_compilation_by_several_threads(tmp_path: Path, pool: str) -> None:
     """In a process of its own with an empty kernel cache; then with what it left there."""
     environment = os.environ | {"THALWEG_CACHE": str(tmp_path), "THALWEG_THREADS": pool}

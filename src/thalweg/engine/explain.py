@@ -108,19 +108,19 @@ def configuration() -> dict[str, str]:
     """What thalweg found and will use, by name: versions, threads, the kernel cache.
 
     >>> list(configuration())
-    ['thalweg', 'torch', 'numba', 'numpy', 'back ends', 'threads', 'kernels']
+    ['thalweg', 'torch', 'llvmlite', 'numpy', 'back ends', 'threads', 'kernels']
     """
     folder = cache.folder()
     kept = len(list(folder.glob("*.py"))) if folder.is_dir() else 0
     library = threads.openmp_library()
-    pool = f"torch's OpenMP pool, {library}" if library else "Numba's threading layer"
+    pool = f"torch's OpenMP pool, {library}" if library else "threads of Python's"
     formats = ", ".join(f.name for f in FORMATS.values())
     return {
         "thalweg": thalweg.__version__,
         "torch": torch.__version__,
-        "numba": _version("numba"),
+        "llvmlite": _version("llvmlite"),
         "numpy": _version("numpy"),
-        "back ends": f"cpu (Numba), for {formats}; eager for everything else",
+        "back ends": f"cpu (compiled kernels), for {formats}; eager for everything else",
         "threads": f"{torch.get_num_threads()} (torch.set_num_threads), on {pool}",
         "kernels": f"{folder} ({count_of(kept, 'kernel')} kept); set THALWEG_CACHE to move it",
     }

@@ -135,7 +135,8 @@ class Result:
 
     Attributes:
         settings: what was asked for.
-        versions: of thalweg and its surroundings: thalweg, python, torch, numba, threads, machine.
+        versions: of thalweg and its surroundings: thalweg, python, torch, llvmlite, threads,
+            machine.
         seconds: of the whole race, evaluation and compilation included.
         tasks: one result each, in the order of the settings.
         complete: nothing is missing.

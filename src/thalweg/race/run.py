@@ -232,14 +232,14 @@ def check_same_tasks(done: Result, probes: list[Probe]) -> None:
 def versions() -> Mapping[str, str]:
     """What times and results depend on, besides the settings."""
     try:
-        numba = version("numba")
+        llvmlite = version("llvmlite")
     except PackageNotFoundError:
-        numba = "not installed"
+        llvmlite = "not installed"
     return {
         "thalweg": thalweg.__version__,
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "numba": numba,
+        "llvmlite": llvmlite,
         "threads": str(THREADS),
         "machine": _machine(),
     }

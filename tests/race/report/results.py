@@ -14,7 +14,7 @@ VERSIONS = {
     "thalweg": "0.1.0",
     "python": "3.11.2",
     "torch": "2.13.0",
-    "numba": "0.61",
+    "llvmlite": "0.44",
     "threads": "1",
     "machine": "Linux x86_64",
 }

@@ -112,8 +112,8 @@ class Format(ABC):
         block: elements that are stored together. Their values are all known before the first of
             them is stored. A multiple of every buffer's ``elements``; for kernels it divides 4096.
         seeded: whether storing draws random numbers.
-        uses: what the lines call beyond the header of a kernel: Numba's types, by their names, and
-            functions of ``intrinsics.py``.
+        uses: what the lines call beyond the header of a kernel: kinds of integers, by their names,
+            and functions of ``intrinsics.py``.
 
     Raises:
         ValueError: blocks would share an entry of a buffer.

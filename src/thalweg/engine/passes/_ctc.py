@@ -15,8 +15,8 @@ multiplying take no logarithms, vectorise, and are as precise as float64 is.
 import math
 
 import numpy as np
-from numba import cfunc, njit, prange  # noqa: F401, what is appended to this file needs them
 
+from thalweg.engine.backends.cpu.compiler.kinds import float32, float64
 from thalweg.engine.backends.cpu.elementary import exp
 from thalweg.engine.backends.cpu.intrinsics import (
     add_in_any_order,
@@ -38,23 +38,18 @@ NEAR = 177.0  # less than log(R) / 2
 LARGEST = np.finfo(np.float64).max
 TILE = 256
 
-_inlined = njit(error_model="numpy", forceinline=True)
 
-
-@_inlined
 def _power(k):
     """R^k as far as it is of use beside 1: 0 below 1 / R, and R above."""
     small = ITS_INVERSE if k == -1.0 else 0.0
     return RADIX if k > 0.0 else (1.0 if k == 0.0 else small)
 
 
-@_inlined
 def _plus(m1, k1, m2, k2):
     k = k1 if k1 > k2 else k2
     return m1 * _power(k1 - k) + m2 * _power(k2 - k), k
 
 
-@_inlined
 def _times(m1, k1, m2, k2):
     """The product, with m brought back to its range; 0 times NaN is 0: no path goes there."""
     m, k = m1 * m2, k1 + k2
@@ -64,7 +59,6 @@ def _times(m1, k1, m2, k2):
     return m, k + (1.0 if large else (-1.0 if small else 0.0))
 
 
-@_inlined
 def _exponential(x):
     if abs(x) < NEAR:
         return math.exp(x), 0.0
@@ -82,7 +76,6 @@ def _exponential(x):
 # a tile at a time: a loop that writes where something else may lie is not vectorised.
 
 
-@_inlined
 def _follow(row, step, skips, width, states, result):
     """Each state's sum over those it follows: itself, the next and, past a blank, one further.
 
@@ -103,7 +96,6 @@ def _follow(row, step, skips, width, states, result):
             result[width + start + j] = ks[j]
 
 
-@_inlined
 def _multiply(row, y, width, states):
     ms, ks = float64_scratch(TILE), float64_scratch(TILE)
     for start in range(0, states, TILE):
@@ -117,26 +109,22 @@ def _multiply(row, y, width, states):
             row[width + start + j] = ks[j]
 
 
-@_inlined
 def _clear(row, width, start, count):
     for i in range(start, start + count):
         row[i], row[width + i] = 0.0, -INF
 
 
-@_inlined
 def _load(single, x, wide_x, place):
-    return np.float64(x[place]) if single else wide_x[place]
+    return float64(x[place]) if single else wide_x[place]
 
 
-@_inlined
 def _store(single, gradient, wide_gradient, place, value):
     if single:
-        gradient[place] = np.float32(value)
+        gradient[place] = float32(value)
     else:
         wide_gradient[place] = value
 
 
-@_inlined
 def _sample(a, n, room):
     """The loss of a sample and, if there is a place for it, its gradient."""
     # log_probs and the gradient are of float32 or of float64.
@@ -150,7 +138,7 @@ def _sample(a, n, room):
     states = 2 * labels + 1
     label = int64_pointer(a[11] + 8 * table[n])
     factor = float64_pointer(a[13])[n]
-    single_factor = np.float32(factor)
+    single_factor = float32(factor)
 
     # Two states that no path is in lie before the first and two behind the last.
     column = 8 * width
@@ -242,7 +230,7 @@ def _sample(a, n, room):
         there = g_step * t + g_sample * n
         for i in range(labels + 1):
             if first[i] == i:
-                c, state = (label[i - 1], 2 * i - 1) if i > 0 else (blank, 0)
+                c, state = label[i - 1] if i > 0 else blank, 2 * i - 1 if i > 0 else 0
                 exact = y[state] * _power(y[width + state]) - shares[state]
                 _store(single, gradient, wide_gradient, there + g_class * c, exact * factor)
         _multiply(beta, y, width, states)

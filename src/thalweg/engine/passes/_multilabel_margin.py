@@ -6,29 +6,24 @@ of any target: the loop over pairs is then free of conditions on indices. The de
 element counts pairs, and is exact up to its last factor.
 """
 
-import numpy as np
-from numba import cfunc, njit, prange  # noqa: F401, what is appended to this file needs them
-
+from thalweg.engine.backends.cpu.compiler.kinds import float32, float64
 from thalweg.engine.backends.cpu.intrinsics import (
     add_in_any_order,
     float32_pointer,
     float64_pointer,
     int64_pointer,
+    of_kind,
     take,
 )
 
-_inlined = njit(error_model="numpy", forceinline=True)
 
-
-@_inlined
 def _is_in_range(targets, classes):
-    bad = 0
+    fine = True
     for k in range(classes):
-        bad |= (targets[k] < -1) | (targets[k] >= classes)
-    return bad == 0
+        fine = fine and (targets[k] >= -1) & (targets[k] < classes)
+    return fine
 
 
-@_inlined
 def _leave_out(targets, classes, x, others, lowest):
     """Copy x into others without the targets; return how many targets there are."""
     for d in range(classes):
@@ -40,18 +35,16 @@ def _leave_out(targets, classes, x, others, lowest):
     return count
 
 
-@_inlined
 def _value(targets, classes, x, others, zero, one):
     total = 0.0
     for k in range(_leave_out(targets, classes, x, others, -one / zero)):
         short = one - x[targets[k]]
         for d in range(classes):
             margin = short + others[d]
-            total = add_in_any_order(total, np.float64(margin if margin > zero else zero))
+            total = add_in_any_order(total, float64(margin if margin > zero else zero))
     return total
 
 
-@_inlined
 def _value_and_slopes(targets, classes, x, others, slopes, zero, one, factor):
     """The same, and each element's derivative times the factor."""
     count = _leave_out(targets, classes, x, others, -one / zero)
@@ -66,12 +59,18 @@ def _value_and_slopes(targets, classes, x, others, slopes, zero, one, factor):
             within = margin > zero
             pair = one if within else zero
             slopes[d] += pair
-            pairs = add_in_any_order(pairs, np.float64(pair))
-            total = add_in_any_order(total, np.float64(margin if within else zero))
-        slopes[targets[k]] -= pairs
+            pairs = add_in_any_order(pairs, float64(pair))
+            total = add_in_any_order(total, float64(margin if within else zero))
+        slopes[targets[k]] -= of_kind(one, pairs)
     for d in range(classes):
         slopes[d] *= factor
     return total
+
+
+def _row(targets, classes, x, others, slopes, wanted, zero, one, factor):
+    if wanted:
+        return _value_and_slopes(targets, classes, x, others, slopes, zero, one, factor)
+    return _value(targets, classes, x, others, zero, one)
 
 
 def work(arguments):
@@ -79,7 +78,8 @@ def work(arguments):
     parts, rows, classes, is_wide = a[1], a[2], a[3], a[4]
     inputs, targets, scratch, slopes = a[5], a[6], a[7], a[8]
     totals = float64_pointer(a[9])
-    full_factor = totals[rows]
+    factor = totals[rows]
+    zero, one = float32(0.0), float32(1.0)
     size = 8 if is_wide else 4
     part = take(arguments)
     while part < parts:
@@ -91,17 +91,12 @@ def work(arguments):
                 totals[rows + 1] = 1.0
             elif is_wide:
                 x, rest = float64_pointer(inputs + start), float64_pointer(others)
-                if slopes:
-                    by, factor = float64_pointer(slopes + start), full_factor
-                    totals[row] = _value_and_slopes(target, classes, x, rest, by, 0.0, 1.0, factor)
-                else:
-                    totals[row] = _value(target, classes, x, rest, 0.0, 1.0)
+                by = float64_pointer(slopes + start)
+                value = _row(target, classes, x, rest, by, slopes != 0, 0.0, 1.0, factor)
+                totals[row] = value
             else:
-                x, rest = float32_pointer(inputs + start), float32_pointer(others)
-                zero, one = np.float32(0.0), np.float32(1.0)
-                if slopes:
-                    by, factor = float32_pointer(slopes + start), np.float32(full_factor)
-                    totals[row] = _value_and_slopes(target, classes, x, rest, by, zero, one, factor)
-                else:
-                    totals[row] = _value(target, classes, x, rest, zero, one)
+                x32, rest32 = float32_pointer(inputs + start), float32_pointer(others)
+                by32, factor32 = float32_pointer(slopes + start), float32(factor)
+                value = _row(target, classes, x32, rest32, by32, slopes != 0, zero, one, factor32)
+                totals[row] = value
         part = take(arguments)

@@ -3,7 +3,7 @@
 Such a source is a file beside this one that defines ``work(arguments)``, as a generated kernel
 does: it takes the address of an array of int64, draws tickets from its first element until none is
 left, and may run on any number of threads at once. It is loaded through the kernel cache and never
-imported, so nothing in it can raise, and no function of Numba's runtime is called.
+imported, so nothing in it can raise.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ import torch
 
 from thalweg.engine import observed
 from thalweg.engine.backends.cpu import cache, threads
-from thalweg.engine.backends.cpu.kernel import ENTRY, Kernel, intrinsics_hash
+from thalweg.engine.backends.cpu.kernel import Kernel, compiler_hash
 
 
 @cache.once
@@ -26,8 +26,8 @@ def kernel(file: str) -> Kernel:
     """
     source = Path(__file__).with_name(file).read_text(encoding="utf-8")
     name = file.removesuffix(".py").lstrip("_")
-    generated = cache.keep(name, f"{source}\n\n{ENTRY}", also=intrinsics_hash())
-    return Kernel(generated.address("kernel"), generated)
+    generated = cache.keep(name, source, also=compiler_hash())
+    return Kernel(generated.address("work"), generated)
 
 
 def run(file: str, arguments: Sequence[int], tickets: int) -> None:

@@ -1,6 +1,7 @@
 """The loops of a row kernel: over the elements of a row, and over their values to sum them up."""
 
 from collections.abc import Mapping
+from itertools import count
 
 from thalweg.engine.backends.cpu.loops import indented
 from thalweg.engine.backends.cpu.printer import BLOCK, SHORT
@@ -20,6 +21,7 @@ class LoopPrinter:
         self._spelling = spelling
         self._stages = spelling.program.stages
         self._kept = _kept_values(spelling)
+        self._numbered = count()  # the variables of all loops: each has one kind
 
     def stage(self, stage: Stage) -> list[str]:
         """The loop of a stage, and what it needs before."""
@@ -54,7 +56,7 @@ class LoopPrinter:
         for node in stage.body:
             if node not in needed:
                 continue
-            names[node] = f"v{len(names)}"
+            names[node] = f"v{next(self._numbered)}"
             if node in kept:
                 text = self._kept_element(kept[node])
             elif node.op == "is_at":

@@ -1,4 +1,4 @@
-"""The CPU back end of row formulas: a program printed as the Numba source of one kernel.
+"""The CPU back end of row formulas: a program printed as the source of one kernel.
 
 The kernel works through rows, each several times while it is in cache: what one stage sums up, the
 next one uses. Rows lie in memory in one of two ways. *Along*: the elements of a row are neighbours,
@@ -8,7 +8,6 @@ runs across a block of so many rows as keep the processor's lanes busy.
 
 from collections.abc import Sequence
 
-from thalweg.engine.backends.cpu.kernel import ENTRY
 from thalweg.engine.backends.cpu.loops import indented
 from thalweg.engine.backends.cpu.spelling import SPELLED_IN
 from thalweg.engine.formats import Plain
@@ -43,8 +42,6 @@ def work(arguments):
 {{body}}
         totals[ticket] = total
         ticket = take(arguments)
-
-
 """
 
 
@@ -79,7 +76,7 @@ class RowPrinter:
             setup="\n".join(indented([*setup, *self._scratches()])),
             body="\n".join(indented(body, 12)),
         )
-        return work + ENTRY
+        return work
 
     def _averaging(self) -> list[str]:
         """Count the rows that take part; divide the factor of all derivatives by their number."""

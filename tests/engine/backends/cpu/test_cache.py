@@ -20,15 +20,15 @@ import torch
 from tests.engine.running import states_after
 from tests.fuzz.apart import Returned, apart
 from thalweg.engine.backends.cpu import cache, machine_code
+from thalweg.engine.backends.cpu.compiler import compile_functions
 from thalweg.rule import Rule
 
 SOURCE = """\
-from numba import cfunc
+from thalweg.engine.backends.cpu.intrinsics import int64_pointer
 
 
-@cfunc("int64(int64)")
 def f(x):
-    return x + {number}
+    int64_pointer(x)[0] += {number}
 """
 
 STEP = """\
@@ -36,7 +36,7 @@ import sys, torch, thalweg.optim as optim
 p = torch.nn.Parameter(torch.linspace(-1, 1, 1000))
 p.grad = torch.ones(1000)
 optim.Adam([p], lr=0.125).step()
-print(p.double().sum().item(), "numba" in sys.modules)
+print(p.double().sum().item(), "thalweg.engine.backends.cpu.compiler" in sys.modules)
 """
 
 
@@ -58,7 +58,9 @@ def unwritable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def call(address: int, x: int) -> int:
-    return ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64)(address)(x)
+    number = ctypes.c_int64(x)
+    ctypes.CFUNCTYPE(None, ctypes.c_int64)(address)(ctypes.addressof(number))
+    return number.value
 
 
 def unique_rule() -> Rule:
@@ -119,7 +121,7 @@ DAMAGE = {
     "empty": lambda good: b"",
     "cut short": lambda good: good[:-10],
     "other bytes": lambda good: good[:-1] + bytes([good[-1] ^ 1]),
-    "other symbol": lambda good: good.replace(b'"symbol": "', b'"symbol": "x', 1),
+    "other symbol": lambda good: good.replace(b'"symbols": ["', b'"symbols": ["x', 1),
     "not even lines": lambda good: b"machine",
 }
 
@@ -135,8 +137,8 @@ def mended(folder: Path, source: str, number: int) -> None:
 @pytest.fixture(scope="module")
 def packed() -> tuple[str, bytes]:
     """A file's name and content."""
-    made = cache.Generated("k", SOURCE.format(number=5), None).names()["f"]
-    content = machine_code.pack(made, "name")
+    functions = {"packed": cache.Generated("k", SOURCE.format(number=5), None).names()["f"]}
+    content = machine_code.pack(compile_functions(functions), list(functions), "name")
     assert content is not None
     return "name", content
 
@@ -145,10 +147,10 @@ def packed() -> tuple[str, bytes]:
 def test_damage_is_found(packed: tuple[str, bytes], damage: str) -> None:
     name, good = packed
     with pytest.raises(ValueError, match=r"damaged"):
-        machine_code.load(DAMAGE[damage](good), name)
+        machine_code.unpack(DAMAGE[damage](good), name)
     with pytest.raises(ValueError, match=r"another name"):
-        machine_code.load(good, "other")
-    assert call(machine_code.load(good, name), 1) == 6
+        machine_code.unpack(good, "other")
+    assert call(machine_code.unpack(good, name)["packed"], 1) == 6
 
 
 def test_damaged_machine_code_is_made_again(folder: Path) -> None:
@@ -164,7 +166,7 @@ def test_code_that_calls_what_is_not_there_is_refused(packed: tuple[str, bytes])
     name, good = packed
     rest = good.split(b"\n", 1)[1].replace(b'"calls": [', b'"calls": ["no_such"', 1)
     with pytest.raises(ValueError, match="no_such"):
-        machine_code.load(machine_code._digest(name, rest) + b"\n" + rest, name)
+        machine_code.unpack(machine_code._digest(name, rest) + b"\n" + rest, name)
 
 
 # ------------------------------------------------------------------------------------- whose it is
@@ -230,15 +232,17 @@ def test_source_in_the_folder_is_not_what_is_compiled(folder: Path) -> None:
     assert call(cache.keep("k", source).address("f"), 1) == 501
 
 
-def test_settings_of_numba_that_change_code_give_it_another_name(
+def test_another_processor_or_compiler_gives_it_another_name(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     target = machine_code.target.__wrapped__
-    before = target()
-    monkeypatch.setenv("NUMBA_NUM_THREADS", "1")
-    assert target() == before
-    monkeypatch.setenv("NUMBA_OPT", "1")
-    assert target() != before
+    names = [target()]
+    name, features = machine_code.processor()
+    monkeypatch.setattr(machine_code, "processor", lambda: (name, f"{features},+more"))
+    names.append(target())
+    monkeypatch.setattr("llvmlite.__version__", "0.0")
+    names.append(target())
+    assert len(set(names)) == 3
 
 
 def forked_while_compiling(folder: str) -> int:
@@ -268,13 +272,17 @@ def test_a_child_forked_while_a_kernel_is_compiled_can_compile(folder: Path) -> 
 
 def test_machine_code_that_calls_the_mathematical_library(folder: Path) -> None:
     source = (
-        "import math\nfrom numba import cfunc\n\n@cfunc('float64(float64)')\n"
-        "def f(x):\n    return math.exp(math.log(x)) + math.pow(x, 2.5)\n"
+        "import math\n\n"
+        "from thalweg.engine.backends.cpu.intrinsics import float64_pointer\n\n\n"
+        "def f(x):\n"
+        "    y = float64_pointer(x)\n"
+        "    y[0] = math.exp(math.log(y[0])) + math.pow(y[0], 2.5)\n"
     )
     addresses = [cache.keep("k", source).address("f") for _ in range(2)]
     for address in addresses:
-        f = ctypes.CFUNCTYPE(ctypes.c_double, ctypes.c_double)(address)
-        assert f(4.0) == pytest.approx(36.0)
+        x = ctypes.c_double(4.0)
+        ctypes.CFUNCTYPE(None, ctypes.c_int64)(address)(ctypes.addressof(x))
+        assert x.value == pytest.approx(36.0)
 
 
 # ---------------------------------------------------------------------------------- without a place

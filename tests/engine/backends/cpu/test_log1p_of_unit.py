@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from numba import njit
 
+from tests.engine.backends.cpu.compiled import over_arrays
 from tests.engine.backends.cpu.test_elementary import (
     Polynomial,
     coefficients,
@@ -17,6 +18,7 @@ from tests.engine.backends.cpu.test_elementary import (
     float32_of,
 )
 from thalweg.engine.backends.cpu.elementary import log1p_of_unit
+from thalweg.engine.backends.cpu.intrinsics import float32_pointer, int64_pointer
 from thalweg.engine.backends.cpu.printer import compile_stage
 from thalweg.engine.backends.cpu.spelling import SHORTER
 from thalweg.engine.formats import FORMATS
@@ -27,16 +29,22 @@ WORST = 2
 ONE = 0x3F800000  # the bits of 1.0: those below belong to the numbers from 0 on
 
 
-@njit(error_model="numpy")
-def over(x: Any, out: Any) -> None:
-    for i in range(x.size):
+def each(arguments: Any) -> None:
+    a = int64_pointer(arguments)
+    x, out = float32_pointer(a[1]), float32_pointer(a[2])
+    for i in range(a[0]):
         out[i] = log1p_of_unit(x[i])
+
+
+@functools.cache
+def over() -> Callable[..., None]:
+    return over_arrays(each)
 
 
 def worst(bits: torch.Tensor) -> int:
     x = float32_of(bits)
     found = torch.empty_like(x)
-    over(x.numpy(), found.numpy())
+    over()(x.numpy(), found.numpy())
     return int(distances(found, torch.log1p(x.double()).float()).max())
 
 
@@ -59,7 +67,7 @@ def test_distance_for_every_float32() -> None:
 def test_nan_stays() -> None:
     x = np.array([np.nan, 0.0, 1e-45], dtype=np.float32)
     found = np.zeros_like(x)
-    over(x, found)
+    over()(x, found)
     assert np.isnan(found[0])
     assert found[1:].tolist() == x[1:].tolist()
 

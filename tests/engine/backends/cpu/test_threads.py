@@ -50,8 +50,7 @@ def test_any_number_of_threads_gives_the_same_bits() -> None:
     assert len({digest(count) for count in (1, 2, 3, 7)}) == 1
 
 
-@pytest.mark.slow
-def test_numbas_threads_give_the_same_bits() -> None:
+def test_pythons_threads_give_the_same_bits() -> None:
     root = Path(__file__).parents[4]
     code = (
         "from tests.engine.backends.cpu import test_threads as t\n"
@@ -60,7 +59,7 @@ def test_numbas_threads_give_the_same_bits() -> None:
         "print(t.digest(2))"
     )
     path = os.pathsep.join([str(root), *filter(None, [os.environ.get("PYTHONPATH")])])
-    env = {**os.environ, "THALWEG_THREADS": "numba", "PYTHONPATH": path}
+    env = {**os.environ, "THALWEG_THREADS": "python", "PYTHONPATH": path}
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == [digest(1)]
@@ -74,8 +73,8 @@ def test_the_pool_is_torchs_own() -> None:
     assert Path(torch.__file__).parent.parent in library.parents
 
 
-def test_the_environment_can_ask_for_numba(monkeypatch) -> None:
-    monkeypatch.setenv("THALWEG_THREADS", "numba")
+def test_the_environment_can_ask_for_pythons(monkeypatch) -> None:
+    monkeypatch.setenv("THALWEG_THREADS", "python")
     assert threads.openmp_library.__wrapped__() is None
 
 

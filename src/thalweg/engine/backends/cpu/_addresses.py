@@ -16,12 +16,9 @@ so each way begins at the objects, which are alive.
 
 Like a kernel, each takes the address of its arguments and works through spans of tensors until
 none is left, on as many threads as call it. ``addresses.py`` lays the arguments out. Nothing here
-can raise, and no function of Numba's is called (such as ``min``): the code must do without Numba.
-Nor may torch's functions throw: only a tensor with the dispatch keys of plain ones is asked, with
-functions that catch what they throw, or throw for no such tensor.
+can raise. Nor may torch's functions throw: only a tensor with the dispatch keys of plain ones is
+asked, with functions that catch what they throw, or throw for no such tensor.
 """
-
-from numba import cfunc
 
 from thalweg.engine.backends.cpu.intrinsics import (
     call,
@@ -39,7 +36,7 @@ FIRST, SECOND, THIRD, FOURTH, FIFTH = 20, 16, 12, 8, 4
 LINE, IMPL = 1, 256  # bytes to fetch: any one line, and what a TensorImpl may lie in
 
 
-def _read(a):
+def read(a):
     """Fill in the addresses; tell if a tensor is not as planned, absent, or elsewhere than before.
 
     The fourth is told of what is written, and of a gradient that has come to overlap with it.
@@ -156,7 +153,7 @@ def _read(a):
         ticket = take(a)
 
 
-def _at_once(a):
+def at_once(a):
     """Read some units; if all is as planned and nothing moved, run a kernel of each, and set a[0].
 
     Nothing of others runs in between. The GIL is let go while kernels run, if a[2] says so.
@@ -189,7 +186,7 @@ def _at_once(a):
     set_word(a, 0, 1)
 
 
-def _bump(a):
+def bump(a):
     """Count one write to each tensor whose parameter had a gradient."""
     tensors, cells, columns, absent = word(a, 6), word(a, 7), word(a, 8), word(a, 9)
     ticket = take(a)
@@ -205,7 +202,7 @@ def _bump(a):
         ticket = take(a)
 
 
-def _compare(a):
+def compare(a):
     """Set a[1] if a list does not hold as many objects as planned, or others."""
     lists, starts, objects = word(a, 7), word(a, 8), word(a, 9)
     ticket = take(a)
@@ -220,9 +217,3 @@ def _compare(a):
                 if word(items, k) != word(objects, start + k):
                     set_word(a, 1, 1)
         ticket = take(a)
-
-
-read = cfunc("void(int64)")(_read)
-at_once = cfunc("void(int64)")(_at_once)
-bump = cfunc("void(int64)")(_bump)
-compare = cfunc("void(int64)")(_compare)

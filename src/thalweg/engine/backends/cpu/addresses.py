@@ -17,7 +17,7 @@ import torch
 
 from thalweg.engine import torch_internals
 from thalweg.engine.backends.cpu import cache, threads
-from thalweg.engine.backends.cpu.kernel import intrinsics_hash
+from thalweg.engine.backends.cpu.kernel import compiler_hash
 from thalweg.engine.layout import Integers
 from thalweg.engine.scalars import watched_one_by_one
 from thalweg.engine.torch_internals import SCALAR_TYPES, ImplLayout, ListLayout, PlainKeys
@@ -55,7 +55,7 @@ def library() -> Library | None:
     if impl_offset is None or lists is None:
         return None
     source = Path(__file__).with_name("_addresses.py").read_text(encoding="utf-8")
-    generated = cache.keep("addresses", source, also=intrinsics_hash())
+    generated = cache.keep("addresses", source, also=compiler_hash())
     return Library(
         functions,
         undefined,

@@ -1,4 +1,4 @@
-"""The CPU back end: rules as Numba kernels over all parameters at once."""
+"""The CPU back end: rules as compiled kernels over all parameters at once."""
 
 from collections.abc import Sequence
 

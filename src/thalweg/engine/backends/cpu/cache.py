@@ -1,8 +1,7 @@
 """Generated source on disk: written once under a name made from its content, then compiled.
 
 The source lets tracebacks, profilers and people read a kernel; what is compiled is the text in
-memory. Its machine code lies beside it, so that the next process loads in milliseconds what took
-half a second to compile.
+memory. Its machine code lies beside it, for the next process.
 """
 
 import functools
@@ -15,7 +14,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import ModuleType
+from types import FunctionType, ModuleType
 from typing import Any, ParamSpec, TypeVar
 
 import thalweg
@@ -35,8 +34,8 @@ def _renew_lock() -> None:
 
 
 if hasattr(os, "register_at_fork"):
-    # A fork waits for the compiler: Numba and LLVM have locks of their own, which a child would
-    # inherit as they are.
+    # A fork waits for the compiler: LLVM has locks of its own, which a child would inherit as they
+    # are.
     os.register_at_fork(
         before=lambda: _one_at_a_time.acquire(),
         after_in_parent=lambda: _one_at_a_time.release(),
@@ -87,38 +86,65 @@ class Generated:
     source: str
     path: Path | None
     _names: dict[str, Any] = field(default_factory=dict, repr=False)
+    _addresses: dict[str, int] = field(default_factory=dict, repr=False)
 
     def address(self, function: str) -> int:
-        """The machine code of one of its ``cfunc``\\ s: from disk, or compiled now and kept."""
+        """The machine code of one of its functions: from disk, or compiled now and kept."""
+        if not self._addresses:
+            self._addresses = self._found() or self._compiled()
+        return self._addresses[f"{self.name}.{function}"]
+
+    @property
+    def _file(self) -> str:
+        return f"{self.name}.{machine_code.target()}.bin"
+
+    def _found(self) -> dict[str, int] | None:
+        """The addresses of its functions, from disk."""
         if self.path is None:
-            compiled: int = self.names()[function].address
-            return compiled
-        name = f"{self.name}.{function}.{machine_code.target()}.bin"
+            return None
         try:
             with PrivateFolder(self.path.parent) as folder:
-                address = _loaded(folder, name)
-                if address is None:
-                    made = self.names()[function]
-                    packed = machine_code.pack(made, name)
-                    address = int(made.address)
-                    if packed is not None:
-                        folder.write(name, packed)
+                return _loaded(folder, self._file)
         except OSError as error:
             _warn_unkept(self.path.parent, error)
-            address = int(self.names()[function].address)
-        return address
+            return None
+
+    def _compiled(self) -> dict[str, int]:
+        """The same, compiled now; kept if that is possible."""
+        from thalweg.engine.backends.cpu.compiler import compile_functions
+
+        functions = {
+            f"{self.name}.{name}": function
+            for name, function in self.names().items()
+            if isinstance(function, FunctionType)
+            and function.__module__ == _module_name(self.name)
+            and not name.startswith("_")
+        }
+        code = compile_functions(functions)
+        content = machine_code.pack(code, list(functions), self._file)
+        if self.path is not None and content is not None:
+            try:
+                with PrivateFolder(self.path.parent) as folder:
+                    folder.write(self._file, content)
+            except OSError as error:
+                _warn_unkept(self.path.parent, error)
+        return machine_code.load(code, list(functions))
 
     def names(self) -> dict[str, Any]:
-        """Everything the source defines; executing it compiles it."""
+        """Everything the source defines, as Python has it."""
         if not self._names:
             filename = str(self.path) if self.path else f"<thalweg {self.name}>"
             lines = self.source.splitlines(keepends=True)
             linecache.cache[filename] = (len(self.source), None, lines, filename)
-            module = ModuleType(f"thalweg_kernels.{self.name}")
+            module = ModuleType(_module_name(self.name))
             sys.modules[module.__name__] = module
             exec(compile(self.source, filename, "exec"), module.__dict__)
             self._names = module.__dict__
         return self._names
+
+
+def _module_name(name: str) -> str:
+    return f"thalweg_kernels.{name}"
 
 
 def keep(name: str, source: str, also: str = "") -> Generated:
@@ -138,10 +164,10 @@ def keep(name: str, source: str, also: str = "") -> Generated:
     return Generated(path.stem, source, path)
 
 
-def _loaded(folder: PrivateFolder, name: str) -> int | None:
-    """The address of what a file holds; None if it is not there, or not as it was written."""
+def _loaded(folder: PrivateFolder, name: str) -> dict[str, int] | None:
+    """The addresses of what a file holds; None if it is not there, or not as it was written."""
     try:
-        return machine_code.load(folder.read(name), name)
+        return machine_code.unpack(folder.read(name), name)
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:

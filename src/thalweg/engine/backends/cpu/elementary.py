@@ -19,7 +19,6 @@ float64 kernels keep the mathematical library's functions.
 from typing import Any
 
 import numpy as np
-from numba import njit
 
 from thalweg.engine.backends.cpu.intrinsics import exponent, mantissa, power_in_halves, power_of_two
 
@@ -102,16 +101,12 @@ HALF_PI_LOW = _f(float.fromhex("-0x1.777a5cp-25"))
 SUBNORMAL, LIFT, LIFTED = _f(2.0**-126), _f(2.0**23), _f(23)  # x * 2^23 is normal
 TINY = _f(2.0**-25)  # below, exp(x) - 1 rounds to x
 
-_inlined = njit(error_model="numpy", forceinline=True)
 
-
-@_inlined
 def _rounded(x: Any) -> Any:
     """n + ROUND, for the integer n nearest to x / log(2)."""
     return x * LOG2_E + ROUND
 
 
-@_inlined
 def _reduced(x: Any) -> Any:
     """n and r, a correction of r in its last place: x = n log(2) + r + c, |r| <= log(2) / 2."""
     n = _rounded(x) - ROUND
@@ -120,14 +115,12 @@ def _reduced(x: Any) -> Any:
     return n, r, (high - r) - low
 
 
-@_inlined
 def _exp_tail(r: Any) -> Any:
     """exp(r) - 1 - r, in pairs of terms: loops of two functions wait for chains of operations."""
     square = r * r
     return square * ((E2 + r * E3) + square * ((E4 + r * E5) + square * (E6 + r * E7)))
 
 
-@_inlined
 def exp(x: Any) -> Any:
     """e^x = 2^n e^r; 2^n as two factors, since it may be subnormal or 2^128."""
     x = EXP_HIGHEST if x > EXP_HIGHEST else x
@@ -137,7 +130,6 @@ def exp(x: Any) -> Any:
     return (ONE + (r + _exp_tail(r))) * first * second
 
 
-@_inlined
 def expm1(x: Any) -> Any:
     """e^x - 1 = (2^n - 1) + 2^n r + 2^n (e^r - 1 - r); half of it is summed, 2^n may be 2^128."""
     bounded = EXP_HIGHEST if x > EXP_HIGHEST else x
@@ -148,7 +140,6 @@ def expm1(x: Any) -> Any:
     return x if abs(x) < TINY else result
 
 
-@_inlined
 def _log_sum(n: Any, f: Any, correction: Any) -> Any:
     """n log(2) + log(1 + f) + correction, for 1 + f between sqrt(1/2) and sqrt(2).
 
@@ -162,7 +153,6 @@ def _log_sum(n: Any, f: Any, correction: Any) -> Any:
     return n * LN2_HIGH - ((square - tail) - f)
 
 
-@_inlined
 def log(x: Any) -> Any:
     """log(x) = n log(2) + log(m), for x = 2^n m."""
     small = x < SUBNORMAL
@@ -174,7 +164,6 @@ def log(x: Any) -> Any:
     return -INF if x == ZERO else result
 
 
-@_inlined
 def log1p(x: Any) -> Any:
     """log(1 + x) = log(u) + c / u, where c is what the sum u = 1 + x lost; log(1 + f) near 0."""
     u = ONE + x
@@ -190,7 +179,6 @@ def log1p(x: Any) -> Any:
     return x if x == ZERO else result
 
 
-@_inlined
 def log1p_of_unit(x: Any) -> Any:
     """log(1 + x) for x from 0 to 1, where that needs no quotient; printed for log1p(exp(-|x|))."""
     square = x * x
@@ -199,14 +187,12 @@ def log1p_of_unit(x: Any) -> Any:
     return x + square * (((U2 + x * U3) + square * (U4 + x * U5)) + fourth * high)
 
 
-@_inlined
 def sigmoid(x: Any) -> Any:
     """1 / (1 + e^-x), through e^-|x|, which does not overflow."""
     small = exp(-abs(x))
     return (ONE if x >= ZERO else small) / (ONE + small)
 
 
-@_inlined
 def tanh(x: Any) -> Any:
     """1 - 2 / (e^(2 |x|) + 1) with the sign of x; a polynomial near 0."""
     size = abs(x)
@@ -220,7 +206,6 @@ def tanh(x: Any) -> Any:
     return x if x == ZERO else result
 
 
-@_inlined
 def _atan_tail(z: Any) -> Any:
     """(atan(x) - x) / x^3 for z = x^2, in pairs of terms."""
     square = z * z
@@ -228,7 +213,6 @@ def _atan_tail(z: Any) -> Any:
     return (A3 + z * A5) + square * ((A7 + z * A9) + square * ((A11 + z * A13) + square * high))
 
 
-@_inlined
 def atan(x: Any) -> Any:
     """A polynomial up to 1, and beyond pi / 2 - atan(1 / |x|), with the sign of x."""
     size = abs(x)

@@ -1,261 +1,219 @@
-"""The few machine operations that generated CPU kernels need and Numba does not offer."""
+"""The operations of the machine that kernels need and Python has no word for."""
 
 from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
-from numba import extending, types
-from numba.core import cgutils
 
-# Numba's own type would have callers pass the typing context, which its compiler does.
-intrinsic: Callable[[Any], Any] = extending.intrinsic
+from thalweg.engine.backends.cpu.compiler.kinds import (
+    Intrinsic,
+    Kind,
+    float32,
+    float64,
+    int8,
+    int16,
+    int32,
+    int64,
+    intrinsic,
+    pointer_to,
+    uint8,
+    uint16,
+    uint32,
+)
 
-_HALF, _FLOAT = ir.HalfType(), ir.FloatType()
-_I16, _I32, _I64 = ir.IntType(16), ir.IntType(32), ir.IntType(64)
-
-
-def _pointer_to(element: Any) -> Any:
-    """An intrinsic that turns an address (int64) into a pointer, indexed as ``pointer[i]``."""
-
-    @intrinsic
-    def pointer(typing_context: Any, address: Any) -> Any:
-        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            return builder.inttoptr(args[0], context.get_value_type(signature.return_type))
-
-        return types.CPointer(element)(types.int64), codegen  # type: ignore[no-untyped-call]
-
-    return pointer
-
-
-int64_pointer = _pointer_to(types.int64)
-int32_pointer = _pointer_to(types.int32)
-float64_pointer = _pointer_to(types.float64)
-float32_pointer = _pointer_to(types.float32)
-int16_pointer = _pointer_to(types.int16)
-uint16_pointer = _pointer_to(types.uint16)
-int8_pointer = _pointer_to(types.int8)
-uint8_pointer = _pointer_to(types.uint8)
+_HALF, _FLOAT = ir.HalfType(), float32.type
+_BYTE_POINTER = ir.IntType(8).as_pointer()
+_I16, _I32, _I64 = int16.type, int32.type, int64.type
 
 
-@intrinsic
-def word(typing_context: Any, address: Any, k: Any) -> Any:
+# ---- memory ---------------------------------------------------------------------------------
+
+
+def _pointer(element: Kind) -> Intrinsic:
+    """An intrinsic that turns an address into a pointer, indexed as ``pointer[i]``."""
+    kind = pointer_to(element)
+    return Intrinsic(
+        kind.name, (int64,), kind, lambda builder, address: builder.inttoptr(address, kind.type)
+    )
+
+
+int64_pointer = _pointer(int64)
+int32_pointer = _pointer(int32)
+float64_pointer = _pointer(float64)
+float32_pointer = _pointer(float32)
+int16_pointer = _pointer(int16)
+uint16_pointer = _pointer(uint16)
+int8_pointer = _pointer(int8)
+uint8_pointer = _pointer(uint8)
+
+
+def _scratch(element: Kind) -> Intrinsic:
+    """An intrinsic that makes room for so many numbers (a literal) on the thread's own stack."""
+
+    def build(builder: Any, count: int) -> Any:
+        # Where the function begins: in a loop, room would be made again and again.
+        with builder.goto_entry_block():
+            return builder.alloca(element.type, size=ir.Constant(_I64, count))
+
+    return Intrinsic(f"{element.name}_scratch", (int,), pointer_to(element), build)
+
+
+float32_scratch = _scratch(float32)
+float64_scratch = _scratch(float64)
+
+
+def _word(builder: Any, address: Any, k: Any) -> Any:
+    return builder.gep(builder.inttoptr(address, _I64.as_pointer()), [k])
+
+
+@intrinsic(int64, int64, int64)
+def word(builder: Any, address: Any, k: Any) -> Any:
     """The int64 number k from an address on."""
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        pointer = builder.inttoptr(args[0], _I64.as_pointer())
-        return builder.load(builder.gep(pointer, [args[1]]))
-
-    return types.int64(types.int64, types.int64), codegen
+    return builder.load(_word(builder, address, k))
 
 
-@intrinsic
-def set_word(typing_context: Any, address: Any, k: Any, value: Any) -> Any:
+@intrinsic(None, int64, int64, int64)
+def set_word(builder: Any, address: Any, k: Any, value: Any) -> None:
     """Let the int64 number k from an address on be a value."""
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        pointer = builder.inttoptr(args[0], _I64.as_pointer())
-        builder.store(args[2], builder.gep(pointer, [args[1]]))
-        return context.get_dummy_value()
-
-    return types.none(types.int64, types.int64, types.int64), codegen
+    builder.store(value, _word(builder, address, k))
 
 
-@intrinsic
-def half_word(typing_context: Any, address: Any) -> Any:
+@intrinsic(int32, int64)
+def half_word(builder: Any, address: Any) -> Any:
     """The int32 at an address."""
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.load(builder.inttoptr(args[0], _I32.as_pointer()))
-
-    return types.int32(types.int64), codegen
+    return builder.load(builder.inttoptr(address, _I32.as_pointer()))
 
 
-@intrinsic
-def call(typing_context: Any, function: Any, x: Any) -> Any:
-    """Call a C function by its address: one pointer in, a pointer or small integer out."""
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        kind = ir.FunctionType(_I64, [_I64])
-        return builder.call(builder.inttoptr(args[0], kind.as_pointer()), [args[1]])
-
-    return types.int64(types.int64, types.int64), codegen
-
-
-@intrinsic
-def call_with(typing_context: Any, function: Any, x: Any, out: Any) -> Any:
-    """Call a C function by its address: pointers to a thing and to its answer in, a status out."""
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        kind = ir.FunctionType(_I32, [_I64, _I64])
-        return builder.call(builder.inttoptr(args[0], kind.as_pointer()), [args[1], args[2]])
-
-    return types.int32(types.int64, types.int64, types.int64), codegen
-
-
-@intrinsic
-def call_in_pool(typing_context: Any, pool: Any, function: Any, x: Any, threads: Any) -> Any:
-    """Call ``GOMP_parallel`` by its address: a function with one pointer on so many threads."""
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        kind = ir.FunctionType(ir.VoidType(), [_I64, _I64, _I32, _I32])
-        count = builder.trunc(args[3], _I32)
-        start = builder.inttoptr(args[0], kind.as_pointer())
-        builder.call(start, [args[1], args[2], count, ir.Constant(_I32, 0)])
-        return context.get_dummy_value()
-
-    return types.none(types.int64, types.int64, types.int64, types.int64), codegen
-
-
-@intrinsic
-def take(typing_context: Any, address: Any) -> Any:
+@intrinsic(int64, int64)
+def take(builder: Any, address: Any) -> Any:
     """Return the int64 at an address and add one to it, atomically: the next ticket."""
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        counter = builder.inttoptr(args[0], _I64.as_pointer())
-        return builder.atomic_rmw("add", counter, ir.Constant(_I64, 1), "monotonic")
-
-    return types.int64(types.int64), codegen
+    counter = builder.inttoptr(address, _I64.as_pointer())
+    return builder.atomic_rmw("add", counter, ir.Constant(_I64, 1), "monotonic")
 
 
 CACHE_LINE = 64  # bytes; where lines are longer, one is asked for twice
 
 
-@extending.intrinsic(prefer_literal=True)
-def prefetch(typing_context: Any, address: Any, count: Any) -> Any:
+@intrinsic(None, int64, int)
+def prefetch(builder: Any, address: Any, count: int) -> None:
     """Ask for so many bytes (a literal) from an address on, without waiting.
 
     Any address will do: no access is made where there is no memory.
     """
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        pointer = ir.IntType(8).as_pointer()
-        kind = ir.FunctionType(ir.VoidType(), [pointer, _I32, _I32, _I32])
-        function = builder.module.declare_intrinsic("llvm.prefetch", [pointer], kind)
-        # For reading, into all levels of the data cache.
-        how = [ir.Constant(_I32, flag) for flag in (0, 3, 1)]
-        for offset in range(0, count.literal_value, CACHE_LINE):
-            place = builder.add(args[0], ir.Constant(_I64, offset))
-            builder.call(function, [builder.inttoptr(place, pointer), *how])
-        return context.get_dummy_value()
-
-    return types.none(types.int64, count), codegen
+    kind = ir.FunctionType(ir.VoidType(), [_BYTE_POINTER, _I32, _I32, _I32])
+    function = builder.module.declare_intrinsic("llvm.prefetch", [_BYTE_POINTER], kind)
+    # For reading, into all levels of the data cache.
+    how = [ir.Constant(_I32, flag) for flag in (0, 3, 1)]
+    for offset in range(0, count, CACHE_LINE):
+        place = builder.add(address, ir.Constant(_I64, offset))
+        builder.call(function, [builder.inttoptr(place, _BYTE_POINTER), *how])
 
 
-@intrinsic
-def add_in_any_order(typing_context: Any, a: Any, b: Any) -> Any:
+# ---- calls ----------------------------------------------------------------------------------
+
+
+def _calling(gives: Any, *takes: Any) -> Callable[..., Any]:
+    """How to call a C function by its address."""
+    kind = ir.FunctionType(gives, takes)
+    return lambda builder, function, *args: builder.call(
+        builder.inttoptr(function, kind.as_pointer()), args
+    )
+
+
+call = Intrinsic("call", (int64, int64), int64, _calling(_I64, _I64))
+"""Call a C function by its address: one pointer in, a pointer or small integer out."""
+
+call_with = Intrinsic("call_with", (int64, int64, int64), int32, _calling(_I32, _I64, _I64))
+"""Call a C function by its address: pointers to a thing and to its answer in, a status out."""
+
+
+@intrinsic(None, int64, int64, int64, int64)
+def call_in_pool(builder: Any, pool: Any, function: Any, x: Any, threads: Any) -> None:
+    """Call ``GOMP_parallel`` by its address: a function with one pointer on so many threads."""
+    started = _calling(ir.VoidType(), _I64, _I64, _I32, _I32)
+    started(builder, pool, function, x, builder.trunc(threads, _I32), ir.Constant(_I32, 0))
+
+
+# ---- numbers --------------------------------------------------------------------------------
+
+
+@intrinsic(float64, float64, float64)
+def add_in_any_order(builder: Any, a: Any, b: Any) -> Any:
     """a + b in float64, which a sum may regroup into vector lanes."""
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.fadd(args[0], args[1], flags=("reassoc",))
-
-    return types.float64(types.float64, types.float64), codegen
+    return builder.fadd(a, b, flags=("reassoc",))
 
 
-@intrinsic
-def bits_of_float32(typing_context: Any, x: Any) -> Any:
+@intrinsic(float, float, float)
+def larger_of(builder: Any, a: Any, b: Any) -> Any:
+    """The larger of two floats of one kind, NaN if either is: as LLVM has it, for vectors too."""
+    of_two = ir.FunctionType(a.type, [a.type, a.type])
+    function = builder.module.declare_intrinsic("llvm.maximum", [a.type], of_two)
+    return builder.call(function, [a, b])
+
+
+@intrinsic(float, float, float64)
+def of_kind(builder: Any, like: Any, x: Any) -> Any:
+    """x as a float of another's kind, for functions that serve several."""
+    return x if like.type == x.type else builder.fptrunc(x, like.type)
+
+
+@intrinsic(uint32, float32)
+def bits_of_float32(builder: Any, x: Any) -> Any:
     """The bits of a float32."""
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.bitcast(args[0], _I32)
-
-    return types.uint32(types.float32), codegen
+    return builder.bitcast(x, _I32)
 
 
-@intrinsic
-def float32_of_bf16(typing_context: Any, bits: Any) -> Any:
+@intrinsic(float32, uint16)
+def float32_of_bf16(builder: Any, bits: Any) -> Any:
     """The float32 whose upper half is the bfloat16."""
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        wide = builder.shl(builder.zext(args[0], _I32), ir.Constant(_I32, 16))
-        return builder.bitcast(wide, _FLOAT)
-
-    return types.float32(types.uint16), codegen
+    wide = builder.shl(builder.zext(bits, _I32), ir.Constant(_I32, 16))
+    return builder.bitcast(wide, _FLOAT)
 
 
-@intrinsic
-def bf16_of_float32(typing_context: Any, x: Any) -> Any:
+@intrinsic(uint16, float32)
+def bf16_of_float32(builder: Any, x: Any) -> Any:
     """The nearest bfloat16, ties to even; a NaN becomes 0x7FC0, as in torch."""
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        bits = builder.bitcast(args[0], _I32)
-        odd = builder.and_(builder.lshr(bits, ir.Constant(_I32, 16)), ir.Constant(_I32, 1))
-        rounded = builder.add(bits, builder.add(odd, ir.Constant(_I32, 0x7FFF)))
-        upper = builder.trunc(builder.lshr(rounded, ir.Constant(_I32, 16)), _I16)
-        is_nan = builder.fcmp_unordered("uno", args[0], args[0])
-        return builder.select(is_nan, ir.Constant(_I16, 0x7FC0), upper)
-
-    return types.uint16(types.float32), codegen
+    bits = builder.bitcast(x, _I32)
+    odd = builder.and_(builder.lshr(bits, ir.Constant(_I32, 16)), ir.Constant(_I32, 1))
+    rounded = builder.add(bits, builder.add(odd, ir.Constant(_I32, 0x7FFF)))
+    upper = builder.trunc(builder.lshr(rounded, ir.Constant(_I32, 16)), _I16)
+    is_nan = builder.fcmp_unordered("uno", x, x)
+    return builder.select(is_nan, ir.Constant(_I16, 0x7FC0), upper)
 
 
-@intrinsic
-def float32_of_fp16(typing_context: Any, bits: Any) -> Any:
+@intrinsic(float32, uint16)
+def float32_of_fp16(builder: Any, bits: Any) -> Any:
     """The float32 equal to an IEEE half."""
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.fpext(builder.bitcast(args[0], _HALF), _FLOAT)
-
-    return types.float32(types.uint16), codegen
+    return builder.fpext(builder.bitcast(bits, _HALF), _FLOAT)
 
 
-@intrinsic
-def fp16_of_float32(typing_context: Any, x: Any) -> Any:
+@intrinsic(uint16, float32)
+def fp16_of_float32(builder: Any, x: Any) -> Any:
     """The nearest IEEE half, ties to even; inf beyond its range."""
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.bitcast(builder.fptrunc(args[0], _HALF), _I16)
-
-    return types.uint16(types.float32), codegen
-
-
-def _scratch_of(element: Any) -> Any:
-    @extending.intrinsic(prefer_literal=True)
-    def scratch(typing_context: Any, count: Any) -> Any:
-        """Room for so many numbers (a literal) on the thread's own stack."""
-
-        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            kind = context.get_value_type(element)
-            size = ir.Constant(_I64, count.literal_value)
-            return cgutils.alloca_once(builder, kind, size=size)  # type: ignore[no-untyped-call]
-
-        return types.CPointer(element)(count), codegen  # type: ignore[no-untyped-call]
-
-    return scratch
-
-
-float32_scratch = _scratch_of(types.float32)
-float64_scratch = _scratch_of(types.float64)
+    return builder.bitcast(builder.fptrunc(x, _HALF), _I16)
 
 
 _FRACTION = ir.Constant(_I32, 0x7FFFFF)
 _SQRT_HALF = ir.Constant(_I32, 0x3F3504F3)  # the bits of sqrt(1/2)
 
 
-@intrinsic
-def power_of_two(typing_context: Any, n: Any) -> Any:
+@intrinsic(float32, float32)
+def power_of_two(builder: Any, n: Any) -> Any:
     """2^n for an integer n from -126 to 127, given as a float32."""
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        # The last bits of 2^23 + 127 + n are the biased exponent; the shift drops the others.
-        biased = builder.fadd(args[0], ir.Constant(_FLOAT, 2.0**23 + 127))
-        return _power(builder, builder.bitcast(biased, _I32))
-
-    return types.float32(types.float32), codegen
+    # The last bits of 2^23 + 127 + n are the biased exponent; the shift drops the others.
+    biased = builder.fadd(n, ir.Constant(_FLOAT, 2.0**23 + 127))
+    return _power(builder, builder.bitcast(biased, _I32))
 
 
-@intrinsic
-def power_in_halves(typing_context: Any, rounded: Any) -> Any:
+@intrinsic((float32, float32), float32)
+def power_in_halves(builder: Any, rounded: Any) -> Any:
     """Two powers of two whose product is 2^n, from the float32 1.5 * 2^23 + 254 + n.
 
     Each is normal for n from -252 to 254, where 2^n itself need not be.
     """
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        bits = builder.bitcast(args[0], _I32)
-        first = builder.lshr(bits, ir.Constant(_I32, 1))  # its last bits are 127 + floor(n / 2)
-        halves = [_power(builder, half) for half in (first, builder.sub(bits, first))]
-        return context.make_tuple(builder, signature.return_type, halves)
-
-    return types.UniTuple(types.float32, 2)(types.float32), codegen  # type: ignore[no-untyped-call]
+    bits = builder.bitcast(rounded, _I32)
+    first = builder.lshr(bits, ir.Constant(_I32, 1))  # its last bits are 127 + floor(n / 2)
+    return [_power(builder, half) for half in (first, builder.sub(bits, first))]
 
 
 def _power(builder: Any, biased: Any) -> Any:
@@ -263,37 +221,20 @@ def _power(builder: Any, biased: Any) -> Any:
     return builder.bitcast(builder.shl(biased, ir.Constant(_I32, 23)), _FLOAT)
 
 
-@intrinsic
-def exponent(typing_context: Any, x: Any) -> Any:
+def _above_sqrt_half(builder: Any, x: Any) -> Any:
+    """How far the bits are from those of sqrt(1/2)."""
+    return builder.sub(builder.bitcast(x, _I32), _SQRT_HALF)
+
+
+@intrinsic(float32, float32)
+def exponent(builder: Any, x: Any) -> Any:
     """n such that x / 2^n lies between sqrt(1/2) and sqrt(2), for a positive normal x."""
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        above = builder.sub(builder.bitcast(args[0], _I32), _SQRT_HALF)
-        return builder.sitofp(builder.ashr(above, ir.Constant(_I32, 23)), _FLOAT)
-
-    return types.float32(types.float32), codegen
+    shift = ir.Constant(_I32, 23)
+    return builder.sitofp(builder.ashr(_above_sqrt_half(builder, x), shift), _FLOAT)
 
 
-@intrinsic
-def mantissa(typing_context: Any, x: Any) -> Any:
+@intrinsic(float32, float32)
+def mantissa(builder: Any, x: Any) -> Any:
     """x / 2^exponent(x), for a positive normal x."""
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        above = builder.sub(builder.bitcast(args[0], _I32), _SQRT_HALF)
-        bits = builder.add(builder.and_(above, _FRACTION), _SQRT_HALF)
-        return builder.bitcast(bits, _FLOAT)
-
-    return types.float32(types.float32), codegen
-
-
-@intrinsic
-def larger_of(typing_context: Any, a: Any, b: Any) -> Any:
-    """The larger of two floats of one type, NaN if either is: as LLVM has it, for vectors too."""
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        kind = args[0].type
-        of_two = ir.FunctionType(kind, [kind, kind])
-        function = builder.module.declare_intrinsic("llvm.maximum", [kind], of_two)
-        return builder.call(function, args)
-
-    return a(a, b), codegen
+    bits = builder.add(builder.and_(_above_sqrt_half(builder, x), _FRACTION), _SQRT_HALF)
+    return builder.bitcast(bits, _FLOAT)

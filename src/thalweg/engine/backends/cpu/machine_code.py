@@ -1,72 +1,51 @@
-"""Machine code on disk: compiled once by Numba, loaded without it.
+"""Machine code on disk: compiled once, loaded by later processes in milliseconds.
 
-Importing Numba and letting it load its own cache takes most of a second; a kernel is two kilobytes
-of position-independent code that calls nothing. So its object code is kept beside its source, and a
-later process hands it to LLVM's loader, which takes milliseconds.
+A kernel is a few kilobytes of object code that calls nothing but the mathematical library. It is
+kept beside its source, and handed to LLVM's loader.
 """
 
 import ctypes
 import functools
 import hashlib
-import importlib.metadata
 import json
-import os
 import platform
 import struct
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
-
-# Settings of Numba's that change nothing in the code of one thread's kernel.
-_NO_CODE = ("NUMBA_CACHE_", "NUMBA_NUM_THREADS", "NUMBA_THREADING_LAYER", "NUMBA_WARNINGS")
-_SETTINGS = Path(".numba_config.yaml")  # which Numba reads where a program starts
 
 
 @functools.cache
 def target() -> str:
-    """A short name of what the code was compiled for: this processor, compilers and settings."""
+    """A short name of what the code was compiled for: this processor, by this compiler."""
     import llvmlite
-    from llvmlite import binding
 
-    facts = [
-        platform.machine(),
-        platform.system(),
-        llvmlite.__version__,
-        importlib.metadata.version("numba"),
-        binding.get_host_cpu_name(),
-        binding.get_host_cpu_features().flatten(),
-        *_settings(),
-    ]
+    facts = [platform.machine(), platform.system(), llvmlite.__version__, *processor()]
     return hashlib.sha256("\n".join(facts).encode()).hexdigest()[:16]
 
 
-def _settings() -> list[str]:
-    chosen = (name for name in os.environ if name.startswith("NUMBA_"))
-    found = [f"{name}={os.environ[name]}" for name in chosen if not name.startswith(_NO_CODE)]
-    if _SETTINGS.is_file():
-        found.append(_SETTINGS.read_text(errors="replace"))
-    return sorted(found)
+@functools.cache
+def processor() -> tuple[str, str]:
+    """LLVM's name of this processor, and its features."""
+    from llvmlite import binding
+
+    return binding.get_host_cpu_name(), binding.get_host_cpu_features().flatten()
 
 
-def pack(function: Any, name: str) -> bytes | None:
-    """A compiled Numba ``cfunc`` as the content of a file; None if it cannot be kept.
+def pack(code: bytes, symbols: Sequence[str], name: str) -> bytes | None:
+    """Object code as the content of a file of this name; None if it cannot be kept.
 
-    The first line is a digest of the file's name and all that follows: a line that names the symbol
-    to call and the symbols it calls, and the code.
+    The first line is a digest of the file's name and all that follows: a line that names the
+    symbols that it has and those that it calls, and the code.
     """
-    try:
-        library, symbol = function._library, function._wrapper_name
-        code: bytes = library._codegen._tm.emit_object(library._final_module)
-    except AttributeError:  # another version of Numba: do without
-        return None
     calls = _undefined(code)
     if calls is None:
         return None
-    rest = json.dumps({"symbol": symbol, "calls": calls}).encode() + b"\n" + code
+    rest = json.dumps({"symbols": list(symbols), "calls": calls}).encode() + b"\n" + code
     return _digest(name, rest) + b"\n" + rest
 
 
-def load(content: bytes, name: str) -> int:
-    """The address of the function that a file holds.
+def unpack(content: bytes, name: str) -> dict[str, int]:
+    """Load what a file holds.
 
     The digest is against accidents; whose the file is has been asked before.
 
@@ -74,18 +53,35 @@ def load(content: bytes, name: str) -> int:
         content: of the file.
         name: of the file.
 
+    Returns:
+        By symbol, the addresses of its functions.
+
     Raises:
         ValueError: it is not what :func:`pack` gave for this name, or calls what is not there.
     """
-    from llvmlite import binding
-
     digest, _, rest = content.partition(b"\n")
     if digest != _digest(name, rest):
         raise ValueError("it is damaged, or was written under another name")
     first, code = rest.split(b"\n", 1)
     header = json.loads(first)
+    return load(code, header["symbols"], header["calls"])
+
+
+def load(code: bytes, symbols: Sequence[str], calls: Sequence[str] = ()) -> dict[str, int]:
+    """Load object code: by symbol, the addresses of its functions.
+
+    Args:
+        code: the code.
+        symbols: of its functions.
+        calls: the symbols that it calls, as far as they are known.
+
+    Raises:
+        ValueError: it lacks a function, or calls what is not there.
+    """
+    from llvmlite import binding
+
     process = ctypes.CDLL(None)
-    for called in header["calls"]:
+    for called in calls:
         try:
             place = ctypes.cast(getattr(process, called), ctypes.c_void_p).value
         except AttributeError:  # LLVM would end the process over a symbol it cannot resolve
@@ -94,10 +90,10 @@ def load(content: bytes, name: str) -> int:
     engine = _engine()
     engine.add_object_file(binding.object_file.ObjectFileRef.from_data(code))
     engine.finalize_object()
-    address: int = engine.get_function_address(header["symbol"])
-    if not address:
-        raise ValueError("it lacks its function")
-    return address
+    found: dict[str, int] = {name: engine.get_function_address(name) for name in symbols}
+    if not all(found.values()):
+        raise ValueError("it lacks a function")
+    return found
 
 
 def _digest(name: str, rest: bytes) -> bytes:

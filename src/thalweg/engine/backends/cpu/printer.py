@@ -1,4 +1,4 @@
-"""The CPU back end: a program's stages printed as Numba source.
+"""The CPU back end: a program's stages printed as the source of kernels.
 
 A generated kernel takes the address of an argument block (the constants below name its places) and
 works through spans of chunks until none is left. A span is what one thread takes at a time, a chunk
@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from thalweg.engine.backends.cpu.kernel import (
-    ENTRY,
     INTRINSICS,
     INTRINSICS_MODULE,
-    NUMBA_TYPES,
+    KINDS,
+    KINDS_MODULE,
     Kernel,
     compile_source,
 )
@@ -53,8 +53,6 @@ def work(arguments):
             row = rows[t] * width
 {{body}}
         span = take(arguments)
-
-
 """
 
 
@@ -162,16 +160,16 @@ class _StagePrinter:
             partials=partials if self._stage.reductions else "",
             body="\n".join(indented(body, 12)),
         )
-        return self._imports() + work + ENTRY
+        return self._imports() + work
 
     def _imports(self) -> str:
         """What the formats use and a kernel's header does not have."""
         used = {name for form in self._formats.values() for name in form.uses}
         used |= {f"{b.storage}_pointer" for f in self._formats.values() for b in f.buffers}
         missing = sorted(used - set(INTRINSICS))
-        types = [name for name in missing if name in NUMBA_TYPES]
-        own = [name for name in missing if name not in NUMBA_TYPES]
-        lines = [f"from numba import {', '.join(types)}\n"] if types else []
+        types = [name for name in missing if name in KINDS]
+        own = [name for name in missing if name not in KINDS]
+        lines = [f"from {KINDS_MODULE} import {', '.join(types)}\n"] if types else []
         lines += [f"from {INTRINSICS_MODULE} import {', '.join(own)}\n"] if own else []
         return "".join([*lines, "\n\n"]) if lines else ""
 

@@ -1,20 +1,20 @@
-"""Running a kernel on several threads: torch's own OpenMP pool, or Numba's where there is none.
+"""Running a kernel on several threads: torch's own OpenMP pool, or Python's where there is none.
 
 torch keeps an OpenMP pool. Handing it our kernel (``GOMP_parallel`` of the very library that torch
 has loaded) costs about two microseconds, starts no second pool to fight over the cores, and obeys
-``torch.set_num_threads``. Where torch was built without GNU OpenMP, Numba's threads serve.
+``torch.set_num_threads``. Where torch was built without GNU OpenMP, threads of Python's serve.
 """
 
 import ctypes
 import os
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 
 import torch
 
-from thalweg.engine.backends.cpu.cache import once
 from thalweg.engine.backends.cpu.kernel import Kernel
 
 # Elements for which waking another thread pays.
@@ -71,7 +71,11 @@ def run(kernel: Kernel, arguments: int, threads: int, let_go: bool = False) -> N
     if pool is not None:
         pool(kernel.address, arguments, threads, 0)
     else:
-        _numba_run(kernel)(arguments, threads)
+        call = _free_entry(kernel.address)
+        others = [_threads().submit(call, arguments) for _ in range(threads - 1)]
+        call(arguments)
+        for other in others:
+            other.result()
 
 
 def run_holding_gil(function: int, arguments: int, threads: int) -> None:
@@ -93,9 +97,9 @@ def _free_entry(address: int) -> Callable[[int], None]:
     return _FREE_CALL(address)
 
 
-@once
-def _numba_run(kernel: Kernel) -> Callable[[int, int], None]:
-    return kernel.numba_threads()
+@cache
+def _threads() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="thalweg")
 
 
 def openmp_pool_address() -> int:
@@ -130,9 +134,9 @@ def openmp_pool(keep_gil: bool = False) -> Callable[[int, int, int, int], None] 
 def openmp_library() -> Path | None:
     """The GNU OpenMP library in this process, torch's own first.
 
-    Set ``THALWEG_THREADS=numba`` to do without it.
+    Set ``THALWEG_THREADS=python`` to do without it.
     """
-    if os.environ.get("THALWEG_THREADS") == "numba" or sys.platform != "linux":
+    if os.environ.get("THALWEG_THREADS") == "python" or sys.platform != "linux":
         return None
     with open("/proc/self/maps", encoding="utf-8") as maps:
         paths = {line.split(maxsplit=5)[-1].strip() for line in maps if "libgomp" in line}
