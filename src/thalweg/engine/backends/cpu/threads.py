@@ -102,6 +102,7 @@ def _threads() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="thalweg")
 
 
+@cache
 def openmp_pool_address() -> int:
     """The address of the pool's function, 0 if there is none."""
     pool = openmp_pool()
