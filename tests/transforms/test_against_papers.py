@@ -133,6 +133,27 @@ def looking_ahead(r: Reference) -> None:
             p.copy_(r.memory[k])
 
 
+def amplified(r: Reference) -> None:
+    for k, (p, g) in enumerate(zip(r.params, r.gradients, strict=True)):
+        r.memory[k] = 0.9 * r.memory[k] + 0.1 * g if k in r.memory else g.clone()
+        p.grad = g + 1.5 * r.memory[k]
+    r.optimizer.step()
+
+
+def with_outer_steps(r: Reference) -> None:
+    for k, p in enumerate(r.params):
+        r.memory.setdefault(k, [p.clone(), torch.zeros_like(p)])
+    r.optimizer.step()
+    r.memory["steps"] = r.memory.get("steps", 0) + 1
+    if r.memory["steps"] % 3 == 0:
+        for k, p in enumerate(r.params):
+            outer, buffer = r.memory[k]
+            moved = outer - p
+            buffer.mul_(0.6).add_(moved)
+            outer -= 0.8 * (moved + 0.6 * buffer)
+            p.copy_(outer)
+
+
 CASES: dict[str, tuple[Transform, Composition]] = {
     "clip_by_norm": (transforms.clip_by_norm(0.7), clipped_by_norm),
     "clip_by_norm, tensor": (transforms.clip_by_norm(0.7, over="tensor"), clipped_by_each_norm),
@@ -153,6 +174,8 @@ CASES: dict[str, tuple[Transform, Composition]] = {
     "hyperball": (transforms.hyperball(), on_the_sphere),
     "update_floor": (transforms.update_floor(6.0), lifted),
     "lookahead": (transforms.lookahead(3, 0.6), looking_ahead),
+    "grokfast": (transforms.grokfast(1.5, 0.9), amplified),
+    "outer_nesterov": (transforms.outer_nesterov(3, 0.8, 0.6), with_outer_steps),
 }
 BACKENDS: dict[str, dict[str, Any]] = {
     "cpu": {},
@@ -256,6 +279,7 @@ def test_maximizing_turns_what_cautious_takes_for_a_descent() -> None:
         transforms.trust_ratio(False),
         transforms.hyperball(False),
         transforms.update_floor(0),
+        transforms.grokfast(0),
     ],
     ids=str,
 )
@@ -273,6 +297,20 @@ def test_off_is_the_rule_to_the_bit(off: Transform) -> None:
         ends.append((params, [len(stage.body) for s in programs for stage in s.stages]))
     assert ends[0][1] == ends[1][1]
     assert all(map(torch.equal, ends[0][0], ends[1][0]))
+
+
+def test_an_outer_step_of_all_that_was_done_changes_nothing() -> None:
+    ends = []
+    for own in ([], [transforms.outer_nesterov(2, lr=1.0, momentum=0.0)]):
+        params = [Parameter(x.double()) for x in begun()]
+        optimizer = optim.Adam(params, lr=LR, transforms=own)
+        for k in range(5):
+            for p, g in zip(params, gradients(k), strict=True):
+                p.grad = g.double()
+            optimizer.step()
+        ends.append(params)
+    for p, q in zip(*ends, strict=True):
+        torch.testing.assert_close(p, q, rtol=1e-13, atol=1e-13)
 
 
 def test_a_large_limit_changes_nothing() -> None:
@@ -329,6 +367,10 @@ def test_what_is_not_finite_spreads_as_in_torch(bad: float) -> None:
         (lambda: transforms.clip_by_norm(1.0, "row"), ValueError, "over must be one of"),
         (lambda: transforms.clip_by_value(-0.1), ValueError, "max_value must be >= 0"),
         (lambda: transforms.corrected_decay(peak_lr=0.0), ValueError, "peak_lr must be > 0"),
+        (lambda: transforms.grokfast(-1.0), ValueError, "slow_gain must be >= 0"),
+        (lambda: transforms.grokfast(1.0, 1.0), ValueError, "slow_decay must be"),
+        (lambda: transforms.outer_nesterov(2.5), TypeError, "every must be an integer"),
+        (lambda: transforms.outer_nesterov(2, 0.7, 1.0), ValueError, "outer_momentum must be"),
         (lambda: transforms.lookahead(0), ValueError, "lookahead_every must be >= 1"),
         (lambda: transforms.lookahead(2.5), TypeError, "every must be an integer"),
         (lambda: transforms.lookahead(2, 1.5), ValueError, "lookahead_share must be"),

@@ -29,6 +29,8 @@ from thalweg.transforms.l2 import l2_decay
 from thalweg.transforms.lookahead import lookahead
 from thalweg.transforms.maximize import maximized
 from thalweg.transforms.norm_control import hyperball, trust_ratio, update_floor
+from thalweg.transforms.outer import outer_nesterov
+from thalweg.transforms.slow_gradients import grokfast
 from thalweg.transforms.switchable import switchable_decay
 
 __all__ = [
@@ -41,12 +43,14 @@ __all__ = [
     "corrected_decay",
     "decoupled_decay",
     "followed",
+    "grokfast",
     "hyperball",
     "independent_decay",
     "l1_decay",
     "l2_decay",
     "lookahead",
     "maximized",
+    "outer_nesterov",
     "switchable_decay",
     "transformed",
     "trust_ratio",

@@ -20,9 +20,7 @@ from typing import Any
 
 ROOT = Path(__file__).parents[3]
 # numpy's and torch's libraries would start threads of their own.
-ONE_THREAD = dict.fromkeys(
-    ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"
-)
+ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
 
 class Helper:
