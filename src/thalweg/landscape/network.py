@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from thalweg.engine.modes import with_gradients
 from thalweg.landscape.directions import check_plane, given, principal, random, vector
 from thalweg.landscape.surfaces import Array, Point, Surface
 from thalweg.landscape.trajectory import Trajectory, follow
@@ -204,9 +205,11 @@ class _LossOfPlane:
         a, b = torch.broadcast_tensors(x, y)  # type: ignore[no-untyped-call]
         # A graph leads to the point or is not made: the loss may have parameters of its own.
         needed = torch.is_grad_enabled() and (a.requires_grad or b.requires_grad)
-        with torch.set_grad_enabled(needed):
-            values = [self.at(*point) for point in zip(a.flatten(), b.flatten(), strict=True)]
-            return torch.stack(values).reshape(a.shape).to(a.dtype)
+        return with_gradients(needed)(self._at_each)(a, b)
+
+    def _at_each(self, a: Tensor, b: Tensor) -> Tensor:
+        values = [self.at(*point) for point in zip(a.flatten(), b.flatten(), strict=True)]
+        return torch.stack(values).reshape(a.shape).to(a.dtype)
 
     def at(self, a: Tensor, b: Tensor) -> Tensor:
         parameters = {

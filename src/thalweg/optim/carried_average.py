@@ -8,6 +8,7 @@ import torch
 from torch.nn import Module
 
 from thalweg.engine.interrupts import uninterrupted
+from thalweg.engine.modes import with_gradients
 from thalweg.optim.averages import Tensors
 from thalweg.optim.optimizer import Optimizer
 from thalweg.rule import Rule
@@ -95,7 +96,7 @@ class CarriedAverage:
         average: torch.Tensor = entry.get("average", parameter)
         return average if float(entry.get("averaged_models", 0)) >= 1 else parameter
 
-    @torch.no_grad()
+    @with_gradients(False)
     def copy_to(self, module: Module, model: Module | None = None) -> None:
         """Write the averages into a module's parameters, in place.
 
@@ -158,7 +159,7 @@ def _refuse_step(optimizer: Any, args: Any, kwargs: Any) -> NoReturn:
     )
 
 
-@torch.no_grad()
+@with_gradients(False)
 def _write(targets: Tensors, values: Tensors) -> None:
     for target, value in zip(targets, values, strict=True):
         target.copy_(value)

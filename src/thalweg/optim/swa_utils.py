@@ -22,6 +22,7 @@ from torch.nn import Module
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from thalweg.engine.interrupts import uninterrupted
+from thalweg.engine.modes import with_gradients
 from thalweg.optim.averages import ManyAverages, ModelAverage, OneAverage, checked_decay
 from thalweg.optim.carried_average import CarriedAverage
 from thalweg.optim.lr_scheduler import SWALR
@@ -202,7 +203,7 @@ class AveragedModel(torch.optim.swa_utils.AveragedModel):
             self.__dict__["_model_average"] = found
         return found
 
-    @torch.no_grad()
+    @with_gradients(False)
     def _call_given(self, model: Module) -> None:
         """Let the user's own function compute the averages."""
         pairs = self._average_of(model).pairs(bool(self.use_buffers))
@@ -224,7 +225,7 @@ class AveragedModel(torch.optim.swa_utils.AveragedModel):
             self.multi_avg_fn(averages, values, self.n_averaged.to(device))
 
 
-@torch.no_grad()
+@with_gradients(False)
 def update_bn(
     loader: Iterable[Any], model: Module, device: int | torch.device | str | None = None
 ) -> None:
@@ -258,7 +259,8 @@ def update_bn(
             x = batch[0] if isinstance(batch, (list, tuple)) else batch
             model(x if device is None else x.to(device))
     finally:
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.momentum = momentum
-        for module, flag in flags:
-            module.training = flag
+        with uninterrupted():
+            for norm, momentum in zip(norms, momenta, strict=True):
+                norm.momentum = momentum
+            for module, flag in flags:
+                module.training = flag

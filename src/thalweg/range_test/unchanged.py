@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from thalweg.engine.interrupts import uninterrupted
+from thalweg.engine.modes import with_gradients
 
 # Of a module: the dicts that hold its tensors by name.
 _TABLES = ("_parameters", "_buffers")
@@ -89,7 +90,7 @@ class _Memory:
             if tensor.is_leaf:
                 tensor.grad = None
 
-    @torch.no_grad()
+    @with_gradients(False)
     def restore(self) -> None:
         for module, training, attributes, tables in self.modules:
             module.training = training
