@@ -11,6 +11,7 @@ from thalweg.engine.backends.cpu.kernel import Kernel
 from thalweg.engine.backends.cpu.printer import compile_stage
 from thalweg.engine.explain import Text, listing
 from thalweg.engine.formats import FORMATS
+from thalweg.engine.interrupts import uninterrupted
 from thalweg.engine.layout import PLAIN_TENSORS
 from thalweg.engine.modes import with_gradients
 from thalweg.engine.observed import Call, FormulaCall, HandwrittenCall, calls_of
@@ -47,9 +48,11 @@ def explain_loss(
 
     @with_gradients(True)
     def evaluate() -> None:
-        with warnings.catch_warnings():
-            if not tensors:  # nobody chose the sizes of the example tensors
-                warnings.simplefilter("ignore")
+        if tensors:
+            loss(**arguments)
+            return
+        with uninterrupted(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # nobody chose the sizes of the example tensors
             loss(**arguments)
 
     calls = calls_of(evaluate)

@@ -21,7 +21,7 @@ import torch
 from torch.nn import Module
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from thalweg.engine.interrupts import uninterrupted
+from thalweg.engine.interrupts import put_back_after, uninterrupted
 from thalweg.engine.modes import with_gradients
 from thalweg.optim.averages import ManyAverages, ModelAverage, OneAverage, checked_decay
 from thalweg.optim.carried_average import CarriedAverage
@@ -250,7 +250,14 @@ def update_bn(
         return
     momenta = [norm.momentum for norm in norms]
     flags = [(module, module.training) for module in model.modules()]
-    try:
+
+    def put_back() -> None:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+        for module, flag in flags:
+            module.training = flag
+
+    with put_back_after(put_back):
         model.train()
         for norm in norms:
             norm.reset_running_stats()
@@ -258,9 +265,3 @@ def update_bn(
         for batch in loader:
             x = batch[0] if isinstance(batch, (list, tuple)) else batch
             model(x if device is None else x.to(device))
-    finally:
-        with uninterrupted():
-            for norm, momentum in zip(norms, momenta, strict=True):
-                norm.momentum = momentum
-            for module, flag in flags:
-                module.training = flag

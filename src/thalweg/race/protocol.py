@@ -116,11 +116,12 @@ def _remembering(model: nn.Module) -> Iterator[None]:
             last[:] = inputs[0], (inputs[0]._version, output._version), output
         return output
 
-    model.forward = remembered
     try:
+        model.forward = remembered
         yield
     finally:
-        del model.forward
+        # The first call there is: nothing that a signal handler raises comes before.
+        model.__dict__.pop("forward", None)
 
 
 def guarded(task: Task, part: str, function: Callable[..., T], *arguments: Any) -> T:
