@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 
 import torch
 
+from thalweg.forks import in_child
+
 
 class FormulaCall(NamedTuple):
     """One evaluation of a formula.
@@ -44,6 +46,12 @@ Call = FormulaCall | HandwrittenCall
 # Who evaluates or runs something calls it: `if observed.observer is not None: ...`.
 observer: Callable[[Call], None] | None = None
 _one_at_a_time = threading.RLock()
+
+
+@in_child
+def _renew_lock() -> None:
+    global _one_at_a_time
+    _one_at_a_time = threading.RLock()
 
 
 def calls_of(function: Callable[[], object]) -> list[Call]:
