@@ -15,7 +15,7 @@ ROOT = Path(thalweg.__file__).parent
 
 # Lowest first: a folder may import those above it in this list and itself, nothing else of ours.
 LAYERS = [
-    *("names", "ranges", "files", "rule", "transforms", "schedules", "engine", "losses"),
+    *("names", "ranges", "files", "forks", "rule", "transforms", "schedules", "engine", "losses"),
     *("optim", "in_place", "checkpoint"),
     *("diagnosis", "page", "range_test", "landscape", "race", "cli"),
 ]

@@ -14,7 +14,7 @@ import torch
 import thalweg
 from tests.losses.examples import CASES, Case
 from thalweg import losses
-from thalweg.engine.observed import observing
+from thalweg.engine.observed import calls_of
 from thalweg.losses.ctc import ctc_loss
 from thalweg.losses.multilabel_margin import multilabel_margin_loss
 from thalweg.rule import exp, log, logsumexp, maximum, minimum, pick, sigmoid, sign, sqrt, tanh
@@ -70,9 +70,7 @@ def test_the_equations_give_value_and_gradients(case: Case) -> None:
     """Run as Python, on the operands that the call evaluated."""
     torch.manual_seed(0)
     arguments = {name: value.double().requires_grad_() for name, value in case.make((2, 3)).items()}
-    with observing() as calls:
-        case.ours(arguments, reduction="none")
-    (call,) = calls
+    (call,) = calls_of(lambda: case.ours(arguments, reduction="none"))
     text = thalweg.explain(
         getattr(losses, case.name), **arguments, **case.options, reduction="none"
     )
@@ -111,9 +109,9 @@ def test_the_equations_of_a_row_give_value_and_gradients(name: str) -> None:
     needed = [n for n, p in inspect.signature(function).parameters.items() if p.default is p.empty]
     made = {n: torch.rand(1, 5, dtype=torch.float64, requires_grad=True) for n in needed}
     arguments = {**made, **ROWS[name]}
-    with observing() as calls:
-        value = function(**arguments)
-    (call,) = calls
+    found: list[torch.Tensor] = []
+    (call,) = calls_of(lambda: found.append(function(**arguments)))
+    (value,) = found
     row = {n: v.detach()[0] for n, v in call.operands.items()}
     names: dict[str, Any] = {**WORDS, **call.options, **row}
     names |= {"sum": torch.sum, "largest": torch.amax, "i": torch.arange(5), "elements": 5}
@@ -252,11 +250,14 @@ def test_nothing_is_changed() -> None:
 
 def test_other_threads_are_not_observed() -> None:
     x, y = pair()
-    with observing() as calls:
+
+    def evaluate() -> None:
         thread = threading.Thread(target=losses.mse_loss, args=(x, y))
         thread.start()
         thread.join()
         losses.l1_loss(x, y)
+
+    calls = calls_of(evaluate)
     losses.l1_loss(x, y)
     assert [call.formula.name for call in calls] == ["absolute_error"]
 

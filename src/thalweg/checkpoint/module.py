@@ -11,6 +11,7 @@ from torch import __future__ as future
 from torch.nn.modules.batchnorm import _NormBase
 
 from thalweg.engine.copying import copy_values, deep_copy
+from thalweg.engine.modes import with_gradients
 from thalweg.engine.readable import is_plain, unreadable
 from thalweg.names import printable, repeated
 from thalweg.optim.state_dict import LoadReport, Misshaped, Pending, Rename
@@ -192,7 +193,7 @@ def _memory(module: nn.Module) -> Callable[[], None]:
     tensors = {id(t): t for t in (*module.parameters(), *module.buffers())}.values()
     values = [(t, t.data, t.detach().clone()) for t in tensors]
 
-    @torch.no_grad()
+    @with_gradients(False)
     def restore() -> None:
         for each, attributes, tables, _ in modules:
             vars(each).clear()

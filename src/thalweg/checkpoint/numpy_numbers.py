@@ -5,12 +5,12 @@ called, which make Python's numbers of these bytes and know no other dtypes: Num
 bytes for addresses in some.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
-import torch
+
+from thalweg.engine.torch_internals import with_safe_globals
 
 # Kinds and sizes that dtypes of numbers have in NumPy's short names.
 _NUMBERS = {
@@ -44,23 +44,22 @@ def _scalar(dtype: Any, data: Any) -> Any:
     return np.frombuffer(data, found)[0].item()
 
 
-_STAND_INS: list[Any] = [
-    (_scalar, "numpy.core.multiarray.scalar"),
-    (_scalar, "numpy._core.multiarray.scalar"),
-    (_Dtype, "numpy.dtype"),
-]
+_STAND_INS = {
+    "numpy.core.multiarray.scalar": _scalar,
+    "numpy._core.multiarray.scalar": _scalar,
+    "numpy.dtype": _Dtype,
+}
 
 
-@contextmanager
-def numpy_numbers() -> Iterator[None]:
-    """Within, ``torch.load`` with ``weights_only=True`` reads NumPy's numbers, as Python's."""
-    before = torch.serialization.get_safe_globals()
+def _with_numbers(allowed: Mapping[str, Any]) -> dict[str, Any]:
     # A program may have allowed NumPy's own.
-    others = [each for each in before if getattr(each, "__module__", "")[:5] != "numpy"]
-    torch.serialization.clear_safe_globals()
-    try:
-        torch.serialization.add_safe_globals([*others, *_STAND_INS])
-        yield
-    finally:
-        torch.serialization.clear_safe_globals()
-        torch.serialization.add_safe_globals(before)
+    others = {k: v for k, v in allowed.items() if getattr(v, "__module__", "")[:5] != "numpy"}
+    return others | _STAND_INS
+
+
+def with_numpy_numbers(read: Callable[[], Any]) -> Any:
+    """Call what reads by ``torch.load`` with ``weights_only=True``: NumPy's numbers as Python's.
+
+    What other threads read meanwhile is as ever.
+    """
+    return with_safe_globals(_with_numbers, read)

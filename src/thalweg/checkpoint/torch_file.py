@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from thalweg.checkpoint.header import broken
-from thalweg.checkpoint.numpy_numbers import numpy_numbers
+from thalweg.checkpoint.numpy_numbers import with_numpy_numbers
 from thalweg.engine.layout import PLAIN_TENSORS
 from thalweg.engine.readable import unreadable
 
@@ -39,8 +39,9 @@ def load(path: Path, name: str, mapped: bool) -> Any:
     try:
         wrong = _wrong_archive(name, path.stat().st_size) if mapped else None
         if wrong is None:
-            with numpy_numbers():
-                found = torch.load(name, map_location="cpu", weights_only=True, mmap=mapped)
+            found = with_numpy_numbers(
+                lambda: torch.load(name, map_location="cpu", weights_only=True, mmap=mapped)
+            )
             wrong = next(_unsound(found), None)
     except pickle.UnpicklingError as error:
         raise broken(

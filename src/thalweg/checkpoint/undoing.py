@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from thalweg.engine.modes import with_gradients
+
 Undo = Callable[[], None]
 Dicts = list[tuple[dict[Any, Any], dict[Any, Any]]]  # one that is held, and what was in it
 
@@ -35,7 +37,7 @@ def optimizer_memory(optimizer: torch.optim.Optimizer) -> Undo:
         if isinstance(value, Tensor)
     ]
 
-    @torch.no_grad()
+    @with_gradients(False)
     def undo() -> None:
         for each, before in zip(held, attributes, strict=True):
             vars(each).clear()

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from thalweg.engine.modes import with_gradients
 from thalweg.engine.readable import is_plain, memory_of, overlaps
 
 Bytes = npt.NDArray[np.uint8]
@@ -18,7 +19,7 @@ _PIECE = 1 << 22  # bytes that a thread copies at a time
 _WORTH_A_THREAD = 1 << 25  # bytes for which waking another thread pays
 
 
-@torch.no_grad()
+@with_gradients(False)
 def copy_values(pairs: Iterable[tuple[Tensor, Tensor]]) -> None:
     """What ``target.copy_(source)`` does for each pair, in less time for large tensors on the CPU.
 

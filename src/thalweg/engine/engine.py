@@ -12,7 +12,6 @@ on. A step that ends before the third phase takes the states that it has created
 update is told by them.
 """
 
-import os
 import threading
 import weakref
 from collections.abc import Callable
@@ -26,6 +25,7 @@ from thalweg.engine.slots import Slot, Values
 from thalweg.engine.sums import run_stages
 from thalweg.engine.support import Choice
 from thalweg.engine.torch_internals import not_traced
+from thalweg.forks import in_child
 from thalweg.rule import Program, Rule
 
 # One for what is not as it was, another where that turns out to overlap.
@@ -198,13 +198,10 @@ class Engine:
             self.owner.state.access.exposed = True  # to other processes
 
 
+@in_child
 def _begin_in_child() -> None:
     for engine in list(_engines):
         engine.begin_in_child()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_begin_in_child)
 
 
 def _require(planned: bool) -> None:

@@ -5,7 +5,8 @@ import _signal  # type: ignore[import-not-found]
 import sys
 import threading
 from _thread import get_ident
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from signal import SIGINT
 from types import FrameType, TracebackType
 from typing import Any, Self, TypeVar
@@ -110,3 +111,27 @@ class uninterrupted:
     def _put_back(self, handler: Any) -> None:
         if _signal.getsignal(_SIGINT) is self:
             _signal.signal(_SIGINT, handler)
+
+
+@contextmanager
+def put_back_after(put_back: Callable[[], object]) -> Iterator[None]:
+    """Call a function after the block, however that ends, and let Ctrl-C wait for it.
+
+    A signal between the block and the function is handled first, and the function is called all
+    the same; at the latest when the exception is dropped.
+
+    Args:
+        put_back: is called once more where it does not come to its end.
+    """
+    done = False
+    try:
+        yield
+    finally:
+        try:
+            with uninterrupted():
+                put_back()
+                done = True
+        except BaseException:
+            if not done:  # a signal came as the block began, perhaps
+                put_back()
+            raise

@@ -3,18 +3,18 @@
 At other times nothing is recorded.
 
 >>> from thalweg import losses
->>> with observing() as calls:
-...     _ = losses.mse_loss(torch.ones(3), torch.zeros(3))
+>>> calls = calls_of(lambda: losses.mse_loss(torch.ones(3), torch.zeros(3)))
 >>> [(call.formula.name, call.reduction) for call in calls]
 [('squared_error', 'mean')]
 """
 
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import torch
+
+from thalweg.forks import in_child
 
 
 class FormulaCall(NamedTuple):
@@ -48,9 +48,14 @@ observer: Callable[[Call], None] | None = None
 _one_at_a_time = threading.RLock()
 
 
-@contextmanager
-def observing() -> Iterator[list[Call]]:
-    """A list that receives the calls that this thread makes in the block."""
+@in_child
+def _renew_lock() -> None:
+    global _one_at_a_time
+    _one_at_a_time = threading.RLock()
+
+
+def calls_of(function: Callable[[], object]) -> list[Call]:
+    """What this thread evaluates and runs within a function."""
     global observer
     calls: list[Call] = []
     this_thread = threading.get_ident()
@@ -60,8 +65,10 @@ def observing() -> Iterator[list[Call]]:
             calls.append(call)
 
     with _one_at_a_time:
-        before, observer = observer, record
+        before = observer
         try:
-            yield calls
+            observer = record
+            function()
         finally:
-            observer = before
+            observer = before  # at once: nothing that a signal handler raises comes before
+    return calls

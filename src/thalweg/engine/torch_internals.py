@@ -13,12 +13,15 @@ object layout          telling that objects are what they were     Python compar
 TensorImpl layout      fetching cache lines ahead of their use     nothing is fetched ahead
 dispatch keys          telling plain tensors at one look           Python asks, one by one
 key sets by name       telling memory from what only looks so      several functions are called
+safe globals           NumPy's numbers in files of one thread      such files are refused
 =====================  ==========================================  ===============================
 """
 
 import ctypes
+import importlib
 import os
 from collections.abc import Callable
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache, reduce
 from operator import or_
@@ -105,6 +108,49 @@ def missing_memory(tensor: torch.Tensor) -> str | None:
     if _is_functional(tensor):
         return "a functional tensor"
     return "a zero without memory" if _is_zero(tensor) else None
+
+
+# ---- what torch.load calls for a file -----------------------------------------------------------
+
+Globals = dict[str, Any]
+
+# What a thread makes of the functions that its files may call, by their names there.
+_changed: ContextVar[Callable[[Globals], Globals] | None] = ContextVar("_changed", default=None)
+
+
+@cache
+def _ask_each_thread() -> None:
+    """Have torch's reader of plain data ask the thread that it runs in: its list is everybody's."""
+    try:
+        reader: Any = importlib.import_module("torch._weights_only_unpickler")
+        of_all: Callable[[], Globals] = reader._get_user_allowed_globals
+    except (ImportError, AttributeError):
+        return
+
+    def of_this_thread() -> Globals:
+        change = _changed.get()
+        return of_all() if change is None else change(of_all())
+
+    reader._get_user_allowed_globals = of_this_thread
+
+
+def with_safe_globals(change: Callable[[Globals], Globals], read: Callable[[], Any]) -> Any:
+    """Call what reads files by ``torch.load`` with ``weights_only=True``, with other safe globals.
+
+    ``torch.serialization.safe_globals`` changes what all threads may read, and two threads that
+    use it leave each other's behind.
+
+    Args:
+        change: makes of the functions that the program allows, by name, those that files may call.
+        read: what reads.
+    """
+    _ask_each_thread()
+    before = _changed.get()
+    try:
+        _changed.set(change)
+        return read()
+    finally:
+        _changed.set(before)
 
 
 # ---- functions that libtorch exports ------------------------------------------------------------

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from thalweg.engine.interrupts import put_back_after
+from thalweg.engine.modes import with_gradients
 from thalweg.landscape.directions import check_plane, given, principal, random, vector
 from thalweg.landscape.surfaces import Array, Point, Surface
 from thalweg.landscape.trajectory import Trajectory, follow
@@ -204,9 +206,11 @@ class _LossOfPlane:
         a, b = torch.broadcast_tensors(x, y)  # type: ignore[no-untyped-call]
         # A graph leads to the point or is not made: the loss may have parameters of its own.
         needed = torch.is_grad_enabled() and (a.requires_grad or b.requires_grad)
-        with torch.set_grad_enabled(needed):
-            values = [self.at(*point) for point in zip(a.flatten(), b.flatten(), strict=True)]
-            return torch.stack(values).reshape(a.shape).to(a.dtype)
+        return with_gradients(needed)(self._at_each)(a, b)
+
+    def _at_each(self, a: Tensor, b: Tensor) -> Tensor:
+        values = [self.at(*point) for point in zip(a.flatten(), b.flatten(), strict=True)]
+        return torch.stack(values).reshape(a.shape).to(a.dtype)
 
     def at(self, a: Tensor, b: Tensor) -> Tensor:
         parameters = {
@@ -216,13 +220,14 @@ class _LossOfPlane:
         # Copies, because a normalisation in training mode writes into its buffers.
         buffers = {name: buffer.clone() for name, buffer in self.buffers.items()}
         modes = [(module, module.training) for module in self.wrapped.modules()]
-        try:
-            with torch.random.fork_rng(devices=[]):
-                torch.default_generator.manual_seed(self.seed)
-                value = torch.func.functional_call(self.wrapped, {**parameters, **buffers}, ())
-        finally:
+
+        def put_back() -> None:
             for module, training in modes:
                 module.training = training
+
+        with put_back_after(put_back), torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(self.seed)
+            value = torch.func.functional_call(self.wrapped, {**parameters, **buffers}, ())
         return value.to(a.device, torch.float64).reshape(())  # type: ignore[no-any-return]
 
     def check(self) -> None:

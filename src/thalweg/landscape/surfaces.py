@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from thalweg.engine.modes import with_gradients
 from thalweg.ranges import Range, integer, number, numbers
 
 Point = tuple[float, float]
@@ -123,6 +124,7 @@ class Surface:
         x, y = torch.tensor(self.minima[0], dtype=torch.float64, device="cpu")
         return float(self(x, y))
 
+    @with_gradients(False)
     def grid(self, count: int | None = None) -> tuple[Array, Array, Array]:
         """Values over the region: x of shape (count,), y of shape (count,), z[j, i] at x[i], y[j].
 
@@ -134,8 +136,7 @@ class Surface:
         left, right, bottom, top = self.region
         x = torch.linspace(left, right, count, dtype=torch.float64, device="cpu")
         y = torch.linspace(bottom, top, count, dtype=torch.float64, device="cpu")
-        with torch.no_grad():
-            z = self(x[None, :], y[:, None])
+        z = self(x[None, :], y[:, None])
         return x.numpy(), y.numpy(), z.expand(count, count).numpy()
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from thalweg.engine.modes import with_gradients
 from thalweg.landscape.surfaces import Array, Point, Surface, pair
 from thalweg.optim.closure import stepper
 from thalweg.ranges import AT_LEAST_ONE, integer, number
@@ -96,12 +97,12 @@ def trace(
 
     seen: list[Tensor] = []
 
+    @with_gradients(True)
     def closure() -> Tensor:
-        with torch.enable_grad():
-            parameter.grad = None
-            value = surface(*parameter.unbind())
-            surface.check_gradient("trace", value)
-            value.backward()  # type: ignore[no-untyped-call]
+        parameter.grad = None
+        value = surface(*parameter.unbind())
+        surface.check_gradient("trace", value)
+        value.backward()  # type: ignore[no-untyped-call]
         seen.append(value.detach())
         return seen[-1]
 
@@ -163,11 +164,11 @@ def follow(surface: Surface, name: str, points: Array) -> Trajectory:
     return _until_finite(surface, name, np.asarray(points, dtype=np.float64))
 
 
+@with_gradients(False)
 def _value(surface: Surface, at: Tensor) -> Tensor:
     """The surface's value at each of the points (..., 2), in float64."""
-    with torch.no_grad():
-        x, y = at.double().unbind(-1)
-        return surface(x, y).expand(x.shape)
+    x, y = at.double().unbind(-1)
+    return surface(x, y).expand(x.shape)
 
 
 def _until_finite(surface: Surface, name: str, points: Array) -> Trajectory:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from thalweg.engine.modes import with_gradients
 from thalweg.landscape.surfaces import Array, Point, Surface, pair
 from thalweg.ranges import Range, integer, number
 
@@ -120,14 +121,14 @@ def _steepest(surface: Surface) -> Point:
     return float(dx), float(dy)
 
 
+@with_gradients(True)
 def _gradient(surface: Surface, points: Array) -> Array:
     """The gradient at points of shape (..., 2), of the same shape."""
     x, y = torch.from_numpy(points).unbind(-1)
     x, y = x.clone().requires_grad_(), y.clone().requires_grad_()
-    with torch.enable_grad():
-        value = surface(x, y)
-        surface.check_gradient("valley", value)
-        slopes = torch.autograd.grad(value.sum(), (x, y), materialize_grads=True)
+    value = surface(x, y)
+    surface.check_gradient("valley", value)
+    slopes = torch.autograd.grad(value.sum(), (x, y), materialize_grads=True)
     return torch.stack(slopes, -1).numpy()
 
 

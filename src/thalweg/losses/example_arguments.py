@@ -2,11 +2,11 @@
 
 import inspect
 from collections.abc import Mapping, Sequence
-from copy import deepcopy
 from typing import Any
 
 import torch
 
+from thalweg.engine.copying import deep_copy
 from thalweg.losses.define import Defined
 from thalweg.rule.rows import Kind, RowFormula
 
@@ -31,7 +31,7 @@ def arguments_of(
     special = EXAMPLES.get(_kind_of_loss(name), {})
     if isinstance(loss, Defined) and isinstance(loss.formula, RowFormula):
         special = {n: BY_KIND[kind] for n, kind in loss.formula.kinds.items()}
-    return {n: deepcopy(special.get(n, CORNERS)) for n in needed} | given
+    return {n: deep_copy(special.get(n, CORNERS)) for n in needed} | given
 
 
 # Two rows of four: probabilities, variances, and the corners of a box all the same.

@@ -11,8 +11,10 @@ from thalweg.engine.backends.cpu.kernel import Kernel
 from thalweg.engine.backends.cpu.printer import compile_stage
 from thalweg.engine.explain import Text, listing
 from thalweg.engine.formats import FORMATS
+from thalweg.engine.interrupts import uninterrupted
 from thalweg.engine.layout import PLAIN_TENSORS
-from thalweg.engine.observed import Call, FormulaCall, HandwrittenCall, observing
+from thalweg.engine.modes import with_gradients
+from thalweg.engine.observed import Call, FormulaCall, HandwrittenCall, calls_of
 from thalweg.engine.passes import handwritten
 from thalweg.engine.passes.rows import RowPass
 from thalweg.losses.evaluation.operands import of_one_dtype
@@ -43,10 +45,17 @@ def explain_loss(
     """
     name = getattr(loss, "__name__", type(loss).__name__)
     arguments = _differentiable(arguments_of(name, loss, tensors, options))
-    with observing() as calls, warnings.catch_warnings(), torch.enable_grad():
-        if not tensors:  # nobody chose the sizes of the example tensors
-            warnings.simplefilter("ignore")
-        loss(**arguments)
+
+    @with_gradients(True)
+    def evaluate() -> None:
+        if tensors:
+            loss(**arguments)
+            return
+        with uninterrupted(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # nobody chose the sizes of the example tensors
+            loss(**arguments)
+
+    calls = calls_of(evaluate)
     if not calls and not _is_ours(loss):
         raise TypeError(
             f"explain: {name} evaluates no formula of thalweg; pass an optimizer that is made from "

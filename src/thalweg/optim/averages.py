@@ -17,6 +17,7 @@ from torch.nn import Module
 from thalweg.engine.backends.eager import apply as eager
 from thalweg.engine.engine import Engine
 from thalweg.engine.interrupts import uninterrupted
+from thalweg.engine.modes import with_gradients
 from thalweg.engine.state import OptimizerState
 from thalweg.optim.module_tensors import ModuleTensors
 from thalweg.optim.options import check_ranges
@@ -64,7 +65,7 @@ class OneAverage:
 
     decay: float | None
 
-    @torch.no_grad()
+    @with_gradients(False)
     def __call__(self, average: torch.Tensor, value: torch.Tensor, n: Any) -> torch.Tensor:
         return next_average(
             average, value, 1.0 if self.decay is not None else number(n), self.decay
@@ -77,7 +78,7 @@ class ManyAverages:
 
     decay: float | None
 
-    @torch.no_grad()
+    @with_gradients(False)
     def __call__(self, averages: Tensors, values: Tensors, n: Any) -> None:
         one = OneAverage(self.decay)
         for average, value in zip(averages, values, strict=True):
@@ -150,10 +151,14 @@ class ModelAverage:
         else:
             self.param_groups[0].update(self._options)
         self._engine.step()
-        with torch.no_grad():
-            for average, value, kept in self._one_by_one:
-                value = value.to(average.device)
-                average.copy_(next_average(average, value, n if kept else 0, decay))
+        if self._one_by_one:
+            self._update_one_by_one(n, decay)
+
+    @with_gradients(False)
+    def _update_one_by_one(self, n: int, decay: float | None) -> None:
+        for average, value, kept in self._one_by_one:
+            value = value.to(average.device)
+            average.copy_(next_average(average, value, n if kept else 0, decay))
 
     def _holds(self, use_buffers: bool) -> bool:
         """Whether the tensors are still those that were listed, in the same roles."""

@@ -6,8 +6,10 @@ from typing import Any, NoReturn
 
 import torch
 from torch.nn import Module
+from torch.utils.hooks import RemovableHandle
 
-from thalweg.engine.interrupts import uninterrupted
+from thalweg.engine.interrupts import put_back_after
+from thalweg.engine.modes import with_gradients
 from thalweg.optim.averages import Tensors
 from thalweg.optim.optimizer import Optimizer
 from thalweg.rule import Rule
@@ -95,7 +97,7 @@ class CarriedAverage:
         average: torch.Tensor = entry.get("average", parameter)
         return average if float(entry.get("averaged_models", 0)) >= 1 else parameter
 
-    @torch.no_grad()
+    @with_gradients(False)
     def copy_to(self, module: Module, model: Module | None = None) -> None:
         """Write the averages into a module's parameters, in place.
 
@@ -138,17 +140,17 @@ class CarriedAverage:
         params = [p for group in self.optimizer.param_groups for p in group["params"]]
         changed = [p for p in dict.fromkeys(params) if self.of(p) is not p]
         originals = [p.detach().clone() for p in changed]
-        refusal = None
-        try:
-            with uninterrupted():
-                refusal = self.optimizer.register_step_pre_hook(_refuse_step)
+        hooks = self.optimizer._optimizer_step_pre_hooks
+        refusal = RemovableHandle(hooks)  # there before the hook, so that it can be removed
+
+        def put_back() -> None:
+            _write(changed, originals)
+            refusal.remove()
+
+        with put_back_after(put_back):
+            hooks[refusal.id] = _refuse_step
             _write(changed, [self.of(p) for p in changed])
             yield
-        finally:
-            with uninterrupted():
-                _write(changed, originals)
-                if refusal is not None:
-                    refusal.remove()
 
 
 def _refuse_step(optimizer: Any, args: Any, kwargs: Any) -> NoReturn:
@@ -158,7 +160,7 @@ def _refuse_step(optimizer: Any, args: Any, kwargs: Any) -> NoReturn:
     )
 
 
-@torch.no_grad()
+@with_gradients(False)
 def _write(targets: Tensors, values: Tensors) -> None:
     for target, value in zip(targets, values, strict=True):
         target.copy_(value)

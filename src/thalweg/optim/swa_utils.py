@@ -21,7 +21,8 @@ import torch
 from torch.nn import Module
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from thalweg.engine.interrupts import uninterrupted
+from thalweg.engine.interrupts import put_back_after, uninterrupted
+from thalweg.engine.modes import with_gradients
 from thalweg.optim.averages import ManyAverages, ModelAverage, OneAverage, checked_decay
 from thalweg.optim.carried_average import CarriedAverage
 from thalweg.optim.lr_scheduler import SWALR
@@ -202,7 +203,7 @@ class AveragedModel(torch.optim.swa_utils.AveragedModel):
             self.__dict__["_model_average"] = found
         return found
 
-    @torch.no_grad()
+    @with_gradients(False)
     def _call_given(self, model: Module) -> None:
         """Let the user's own function compute the averages."""
         pairs = self._average_of(model).pairs(bool(self.use_buffers))
@@ -224,7 +225,7 @@ class AveragedModel(torch.optim.swa_utils.AveragedModel):
             self.multi_avg_fn(averages, values, self.n_averaged.to(device))
 
 
-@torch.no_grad()
+@with_gradients(False)
 def update_bn(
     loader: Iterable[Any], model: Module, device: int | torch.device | str | None = None
 ) -> None:
@@ -249,7 +250,14 @@ def update_bn(
         return
     momenta = [norm.momentum for norm in norms]
     flags = [(module, module.training) for module in model.modules()]
-    try:
+
+    def put_back() -> None:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+        for module, flag in flags:
+            module.training = flag
+
+    with put_back_after(put_back):
         model.train()
         for norm in norms:
             norm.reset_running_stats()
@@ -257,8 +265,3 @@ def update_bn(
         for batch in loader:
             x = batch[0] if isinstance(batch, (list, tuple)) else batch
             model(x if device is None else x.to(device))
-    finally:
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.momentum = momentum
-        for module, flag in flags:
-            module.training = flag

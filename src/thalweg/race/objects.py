@@ -100,10 +100,10 @@ def _current_folder() -> Iterator[None]:
     """The current folder first on the path of imports."""
     folder = str(Path.cwd())
     added = folder not in sys.path and "" not in sys.path
-    if added:
-        sys.path.insert(0, folder)
-    importlib.invalidate_caches()  # a file may have been written a moment ago
     try:
+        if added:
+            sys.path.insert(0, folder)
+        importlib.invalidate_caches()  # a file may have been written a moment ago
         yield
     finally:
         if added and folder in sys.path:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from thalweg.engine.modes import with_gradients
 from thalweg.race.task import Split, Task
 
 T = TypeVar("T")
@@ -65,7 +66,7 @@ def endless(task: Task, generator: torch.Generator) -> Iterator[Any]:
         yield from passes(task, "train", generator, "make them anew at each call")
 
 
-@torch.no_grad()
+@with_gradients(False)
 def evaluate(task: Task, model: nn.Module, seed: int) -> tuple[float, float | None]:
     """Mean loss and mean score over the test batches; the score is None if the task has none."""
     loss, score, count = 0.0, 0.0, 0
@@ -115,11 +116,12 @@ def _remembering(model: nn.Module) -> Iterator[None]:
             last[:] = inputs[0], (inputs[0]._version, output._version), output
         return output
 
-    model.forward = remembered
     try:
+        model.forward = remembered
         yield
     finally:
-        del model.forward
+        # The first call there is: nothing that a signal handler raises comes before.
+        model.__dict__.pop("forward", None)
 
 
 def guarded(task: Task, part: str, function: Callable[..., T], *arguments: Any) -> T:

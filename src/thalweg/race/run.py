@@ -1,8 +1,7 @@
 """The race: every optimizer on every task, one after the other, on one thread."""
 
 import platform
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
@@ -12,6 +11,7 @@ from time import perf_counter
 import torch
 
 import thalweg
+from thalweg.engine.modes import with_gradients
 from thalweg.race.loss_time import measure_loss
 from thalweg.race.presets import checked
 from thalweg.race.probe import Probe, probe
@@ -79,7 +79,9 @@ def race(
     tasks = find_tasks(settings.tasks)
     if done is not None:
         check_same(done, settings)
-    with _threads(THREADS), quiet(), torch.enable_grad():
+
+    @with_gradients(True)
+    def run() -> Result:
         probes = [
             probe(task, settings.seed, round(task.steps * settings.length), settings.length)
             for task in tasks
@@ -89,6 +91,14 @@ def race(
             if done.complete:
                 return done
         return _Race(settings, racers, probes, done, progress, save).run()
+
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(THREADS)
+        with quiet():
+            return run()
+    finally:
+        torch.set_num_threads(before)
 
 
 class _Race:
@@ -253,13 +263,3 @@ def _machine() -> str:
         lines = []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.machine()
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

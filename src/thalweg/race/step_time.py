@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from thalweg.engine.modes import with_gradients
 from thalweg.race.racers import Racer
 from thalweg.race.result import StepTime
 from thalweg.race.training import OptimizerError, optimizer_errors, rounded
@@ -144,7 +145,7 @@ class Bowl:
         self._starts = [p.detach().clone() for p in self._parameters]
         self.seconds, self.calls = 0.0, 0
 
-    @torch.no_grad()
+    @with_gradients(False)
     def __call__(self) -> Tensor:
         start = perf_counter()
         total = torch.zeros((), device="cpu")

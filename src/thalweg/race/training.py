@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from thalweg.engine.modes import with_gradients
 from thalweg.optim.closure import stepper
 from thalweg.race.protocol import TaskError, endless, evaluate, guarded, new_model, trained
 from thalweg.race.racers import Racer
@@ -105,13 +106,13 @@ class Training:
         batch = next(self._batches)
         before, first, in_closure = self.gradients, math.nan, 0.0
 
+        @with_gradients(True)
         def closure() -> Tensor:
             nonlocal first, in_closure
             start = perf_counter()
-            with torch.enable_grad():
-                self.optimizer.zero_grad()
-                loss = guarded(self.task, "loss", self.task.loss, self.model, batch)
-                guarded(self.task, "loss", Tensor.backward, loss)
+            self.optimizer.zero_grad()
+            loss = guarded(self.task, "loss", self.task.loss, self.model, batch)
+            guarded(self.task, "loss", Tensor.backward, loss)
             if self.gradients == before:
                 first = float(loss.detach())
             self.gradients += 1

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from thalweg.engine.modes import with_gradients
 from thalweg.optim.closure import Step, stepper
 from thalweg.range_test.found import LRFound
 from thalweg.range_test.unchanged import unchanged
@@ -136,7 +137,9 @@ def range_test(
         raise TypeError(f"lr_find: data must be iterable, got {type(data).__name__} {data!r}")
 
     curve = _Curve(smoothing, stop)
-    with unchanged(model, optimizer, *parts), torch.enable_grad():
+
+    @with_gradients(True)
+    def train() -> None:
         if not model.training:
             model.train()
         set_rate = _setter(optimizer)
@@ -149,6 +152,9 @@ def range_test(
                 break
             if progress is not None:
                 progress(i + 1, steps)
+
+    with unchanged(model, optimizer, *parts):
+        train()
     return curve.found()
 
 

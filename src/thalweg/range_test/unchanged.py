@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from thalweg.engine.interrupts import uninterrupted
+from thalweg.engine.interrupts import put_back_after
+from thalweg.engine.modes import with_gradients
 
 # Of a module: the dicts that hold its tensors by name.
 _TABLES = ("_parameters", "_buffers")
@@ -48,21 +49,23 @@ def unchanged(model: nn.Module, optimizer: torch.optim.Optimizer, *more: Any) ->
     optimizers = _with_inner(optimizer)
     attributes = [dict(vars(each)) for each in optimizers]
     devices = {t.device.index or 0 for t in memory.tensors if t.device.type == "cuda"}
-    with ExitStack() as stack:
-        stack.enter_context(torch.random.fork_rng(devices=sorted(devices)))
-        for tensor in memory.tensors:
-            if not tensor.is_inference():  # which has no version
-                stack.enter_context(torch.autograd._unsafe_preserve_version_counter(tensor))  # type: ignore[attr-defined]
-        try:
-            _work_on_copies(optimizers, keep={id(t): t for t in memory.tensors})
-            memory.drop_gradients()
-            yield
-        finally:
-            with uninterrupted():
-                for each, found in zip(optimizers, attributes, strict=True):
-                    vars(each).clear()
-                    vars(each).update(found)
-                memory.restore()
+    versions = torch.autograd._unsafe_preserve_version_counter(  # type: ignore[attr-defined]
+        tuple(t for t in memory.tensors if not t.is_inference())  # which have none
+    )
+    randomness = ExitStack()
+
+    def put_back() -> None:
+        with randomness, versions:
+            for each, found in zip(optimizers, attributes, strict=True):
+                vars(each).clear()
+                vars(each).update(found)
+            memory.restore()
+
+    with put_back_after(put_back):
+        randomness.enter_context(torch.random.fork_rng(devices=sorted(devices)))
+        _work_on_copies(optimizers, keep={id(t): t for t in memory.tensors})
+        memory.drop_gradients()
+        yield
 
 
 class _Memory:
@@ -89,7 +92,7 @@ class _Memory:
             if tensor.is_leaf:
                 tensor.grad = None
 
-    @torch.no_grad()
+    @with_gradients(False)
     def restore(self) -> None:
         for module, training, attributes, tables in self.modules:
             module.training = training

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from thalweg.forks import in_child
 from thalweg.rule.program import Program, number
 from thalweg.rule.tracer import trace
 
@@ -16,6 +17,12 @@ Initial = float | Callable[[Mapping[str, Any]], Any]
 RESERVED = ("step", "p", "g")  # what a rule knows by these names is no state of its own
 
 _one_at_a_time = threading.RLock()
+
+
+@in_child
+def _renew_lock() -> None:
+    global _one_at_a_time
+    _one_at_a_time = threading.RLock()
 
 
 @dataclass(frozen=True)

@@ -17,13 +17,19 @@ reads from ``h`` is an ordinary ``if``: a transform without effect leaves no tra
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any
 
+from thalweg.forks import in_child
 from thalweg.ranges import Ranges
 from thalweg.rule.rule import RESERVED, Initial, Rule, State, Update, declared
 
 _one_at_a_time = threading.RLock()
+
+
+@in_child
+def _renew_lock() -> None:
+    global _one_at_a_time
+    _one_at_a_time = threading.RLock()
 
 
 @dataclass(frozen=True)
@@ -61,6 +67,8 @@ class Transform:
     check: Callable[[str, Mapping[str, Any]], None] | None = None
     every_row: bool | str = False
     innermost: bool = False
+    # What of it is in a transformed rule; the values of options are not.
+    effect: tuple[Any, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if not callable(self.wrap):
@@ -77,6 +85,8 @@ class Transform:
                 raise ValueError(
                     f"{self.name}: every rule has `{state}` already; call the state something else"
                 )
+        effect = self.wrap, tuple(declared(self.states).items()), self.every_row is True
+        change(self, "effect", effect)
         for option in self.ranges:
             if option not in self.options:
                 raise ValueError(
@@ -92,11 +102,6 @@ class Transform:
         if isinstance(self.every_row, str):
             return bool(options.get(self.every_row))
         return self.every_row
-
-    @cached_property
-    def effect(self) -> tuple[Any, ...]:
-        """What of it is in a transformed rule; the values of options are not."""
-        return self.wrap, tuple(declared(self.states).items()), self.every_row is True
 
 
 def checked_transforms(owner: str, transforms: Any) -> tuple[Transform, ...]:

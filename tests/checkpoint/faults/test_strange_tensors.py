@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import pickle
+import sys
 import time
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
+from threading import Barrier, Thread
 from typing import Any
 
 import numpy as np
@@ -141,6 +145,55 @@ def test_numpy_numbers_are_read_as_numbers(zipped: bool, tmp_path: Path) -> None
     assert found == [each.item() for each in NUMBERS]
     assert [type(each) for each in found] == [type(each.item()) for each in NUMBERS]
     assert set(torch.serialization.get_safe_globals()) == allowed
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_numpy_numbers_are_read_in_one_thread_alone(zipped: bool, tmp_path: Path) -> None:
+    """Two threads of ours at once, and torch's reader in a third, which refuses as ever."""
+    path = tmp_path / "a.pt"
+    torch.save({"best": NUMBERS[:2]}, path, _use_new_zipfile_serialization=zipped)
+    allowed = torch.serialization.get_safe_globals()
+    barrier, faults = Barrier(3), []
+
+    def read(load: Callable[[], Any]) -> None:
+        barrier.wait()
+        for _ in range(60):
+            try:
+                if load is not plain and load()["best"] != [0.9, 0.5]:
+                    faults.append("other numbers")
+                elif load is plain:
+                    load()
+                    faults.append("torch's reader took NumPy's numbers")
+            except pickle.UnpicklingError:
+                pass  # as it should, of torch's reader
+            except Exception as error:
+                faults.append(repr(error))
+
+    def plain() -> Any:
+        return torch.load(path, weights_only=True)
+
+    def ours() -> Any:
+        return checkpoint.load(path)
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        threads = [Thread(target=read, args=(load,)) for load in (ours, ours, plain)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(before)
+    assert not faults
+    assert torch.serialization.get_safe_globals() == allowed
+
+
+def test_what_a_program_allows_is_read_as_before(tmp_path: Path) -> None:
+    path = tmp_path / "a.pt"
+    torch.save({"kept": Path("a"), "best": np.float64(0.9)}, path)
+    with torch.serialization.safe_globals([type(Path("a")), np.dtype, type(np.dtype("f8"))]):
+        assert dict(checkpoint.load(path)) == {"kept": Path("a"), "best": 0.9}
 
 
 @pytest.mark.parametrize(

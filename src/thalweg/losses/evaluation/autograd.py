@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from thalweg.engine.modes import with_gradients
 from thalweg.engine.passes.memory import has_memory
 from thalweg.losses.evaluation.evaluator import Evaluator, Gradients, Needed, Tensors
 from thalweg.losses.evaluation.operands import are_plain, kernels_may_run
@@ -129,10 +130,7 @@ def _by_tensor_operations(ctx: Any, upstream: torch.Tensor) -> Gradients:
     """The gradients, computed by tensor operations that autograd can differentiate again."""
     needed = ctx.needs_input_grad[1:]
     again = torch.is_grad_enabled()
-    with torch.enable_grad():
-        # Views: one operand may be another one, or computed from it, and each has its own gradient.
-        values = [v.view_as(v) for v in _saved(ctx)]
-        result = ctx.evaluator.by_tensor_operations(values)
+    values, result = _evaluated_again(ctx)
     if not result.requires_grad:  # it does not depend on any operand that needs a gradient
         return [None] * len(values)
     wanted = [v for v, need in zip(values, needed, strict=True) if need]
@@ -140,6 +138,13 @@ def _by_tensor_operations(ctx: Any, upstream: torch.Tensor) -> Gradients:
         torch.autograd.grad(result, wanted, upstream, create_graph=again, allow_unused=True)
     )
     return [next(found) if need else None for need in needed]
+
+
+@with_gradients(True)
+def _evaluated_again(ctx: Any) -> tuple[list[torch.Tensor], torch.Tensor]:
+    # Views: one operand may be another one, or computed from it, and each has its own gradient.
+    values = [v.view_as(v) for v in _saved(ctx)]
+    return values, ctx.evaluator.by_tensor_operations(values)
 
 
 def _without_search_for_transforms(function: Any) -> Callable[..., torch.Tensor]:

@@ -22,12 +22,13 @@ def called_with_tensors(
     if torch.compiler.is_compiling():  # the compiler cannot trace the wrappers of numbers
         result: torch.Tensor = formula.function(**operands, h=_PlainHyperparameters(options))
         return result
-    token = eager_dtype.set(dtype)
+    before = eager_dtype.get()
     try:
+        eager_dtype.set(dtype)
         h = EagerHyperparameters(formula.name, options, 1.0)
         result = formula.function(**operands, h=h)
     finally:
-        eager_dtype.reset(token)
+        eager_dtype.set(before)
     return result
 
 

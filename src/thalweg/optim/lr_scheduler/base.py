@@ -6,8 +6,7 @@ for a ``torch.optim.lr_scheduler.LRScheduler``, so it is one by inheritance; the
 
 import warnings
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from functools import wraps
 from itertools import count
 from typing import Any, ClassVar
@@ -15,6 +14,7 @@ from typing import Any, ClassVar
 import torch
 from torch.optim import lr_scheduler as torchs
 
+from thalweg.engine.interrupts import uninterrupted
 from thalweg.optim.lr_scheduler.arguments import check_integer, check_optimizer
 from thalweg.optim.lr_scheduler.rates import Rate, copied, like, set_option, unshared
 from thalweg.schedules import Schedule
@@ -111,8 +111,8 @@ class LRScheduler(torchs.LRScheduler):
     def _initial_step(self) -> None:
         """Set the rates of the epoch after ``last_epoch``; also begins a schedule anew."""
         self._step_count = 0
-        self._is_initial = True
         try:
+            self._is_initial = True
             self.step()
         finally:
             self._is_initial = False
@@ -161,13 +161,14 @@ class LRScheduler(torchs.LRScheduler):
         self._advance(epoch)
 
     def _advance(self, epoch: float | None) -> None:
-        before = self.last_epoch
-        try:
-            self._update_lr(epoch)
-        except BaseException:
-            self.last_epoch = before
-            raise
-        self._step_count += 1
+        with uninterrupted():  # the epoch, the rates of all groups and the count belong together
+            before = self.last_epoch
+            try:
+                self._update_lr(epoch)
+            except BaseException:
+                self.last_epoch = before
+                raise
+            self._step_count += 1
 
     def _update_lr(self, epoch: float | None = None) -> None:
         """Set the rates of the next epoch, or of this one, by the formula for it alone."""
@@ -177,8 +178,11 @@ class LRScheduler(torchs.LRScheduler):
         else:
             self.last_epoch = epoch  # type: ignore[assignment]
             rates = getattr(self, "_get_closed_form_lr", self.get_lr)
-        with self._within_step():
+        try:
+            self._get_lr_called_within_step = True
             values = rates()
+        finally:
+            self._get_lr_called_within_step = False
         self._set_rates(values)
 
     def _set_rates(self, values: Sequence[Rate]) -> None:
@@ -194,14 +198,6 @@ class LRScheduler(torchs.LRScheduler):
 
     def _rates_now(self) -> list[Rate]:
         return [copied(group["lr"]) for group in self.optimizer.param_groups]
-
-    @contextmanager
-    def _within_step(self) -> Iterator[None]:
-        self._get_lr_called_within_step = True
-        try:
-            yield
-        finally:
-            self._get_lr_called_within_step = False
 
     def _check_epoch(self, epoch: float) -> None:
         """Raise unless it can go to this epoch."""

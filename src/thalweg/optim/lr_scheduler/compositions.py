@@ -9,6 +9,7 @@ import torch
 from torch.optim import lr_scheduler as torchs
 
 from thalweg import ranges
+from thalweg.engine.interrupts import uninterrupted
 from thalweg.optim.lr_scheduler.arguments import check_optimizer
 from thalweg.optim.lr_scheduler.base import _MADE, LRScheduler
 from thalweg.optim.lr_scheduler.decays import Decay
@@ -73,6 +74,10 @@ class Composition(LRScheduler):
         self._advance(epoch)
 
     def _advance(self, epoch: float | None) -> None:
+        with uninterrupted():
+            self._advance_all(epoch)
+
+    def _advance_all(self, epoch: float | None) -> None:
         groups = self.optimizer.param_groups
         members = [(member, dict(member.__dict__)) for member in self._members()]
         options = [{k: copied(v) for k, v in group.items() if k != "params"} for group in groups]

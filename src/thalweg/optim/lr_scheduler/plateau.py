@@ -7,6 +7,7 @@ from typing import Any, Literal, SupportsFloat
 import torch
 from torch.optim import lr_scheduler as torchs
 
+from thalweg.engine.interrupts import uninterrupted
 from thalweg.optim.lr_scheduler.arguments import check_optimizer, check_options, per_group
 from thalweg.optim.lr_scheduler.base import LRScheduler
 from thalweg.optim.lr_scheduler.rates import Rate, copied, set_option
@@ -135,17 +136,18 @@ class ReduceLROnPlateau(LRScheduler, torchs.ReduceLROnPlateau):
         minimums = self._minimums() if bad > self.patience else None  # raises before any change
         if epoch is not None:
             warnings.warn(torchs.EPOCH_DEPRECATION_WARNING, UserWarning, stacklevel=2)
-        self.last_epoch = self.last_epoch + 1 if epoch is None else epoch
-        if better:
-            self.best = metric
-        self.num_bad_epochs = bad
-        if self.in_cooldown:
-            self.cooldown_counter -= 1
-        if minimums is not None:
-            self._reduce(minimums)
-            self.cooldown_counter = self.cooldown
-            self.num_bad_epochs = 0
-        self._last_lr = self._rates_now()
+        with uninterrupted():  # the epoch, the counters and the rates of all groups belong together
+            self.last_epoch = self.last_epoch + 1 if epoch is None else epoch
+            if better:
+                self.best = metric
+            self.num_bad_epochs = bad
+            if self.in_cooldown:
+                self.cooldown_counter -= 1
+            if minimums is not None:
+                self._reduce(minimums)
+                self.cooldown_counter = self.cooldown
+                self.num_bad_epochs = 0
+            self._last_lr = self._rates_now()
 
     def _is_better(self, metric: float, best: float) -> bool:
         sign = 1.0 if self.mode == "min" else -1.0

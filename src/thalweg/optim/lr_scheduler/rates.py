@@ -7,6 +7,7 @@ from typing import Any, TypeVar, cast
 
 import torch
 
+from thalweg.engine.modes import with_gradients
 from thalweg.rule.program import number
 from thalweg.schedules import Schedule
 
@@ -26,9 +27,9 @@ def set_option(group: dict[str, Any], name: str, value: Any) -> None:
         group[name] = number(value) if isinstance(value, torch.Tensor) else value
 
 
+@with_gradients(False)
 def _fill(held: torch.Tensor, value: Rate) -> None:
-    with torch.no_grad():
-        held.fill_(number(value))
+    held.fill_(number(value))
 
 
 def copied(value: Any) -> Any:

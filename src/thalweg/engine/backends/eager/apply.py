@@ -43,12 +43,13 @@ def apply(
     compute = torch.float64 if wide else torch.float32
     operands = {name: t.to(compute) for name, t in real.items()}
     s = EagerStates(rule, operands, row)
-    token = eager_dtype.set(compute)
+    before = eager_dtype.get()
     try:
+        eager_dtype.set(compute)
         h = EagerHyperparameters(rule.name, options, row["step"])
         new = rule.update(operands["p"], operands["g"], s, h)
     finally:
-        eager_dtype.reset(token)
+        eager_dtype.set(before)
     if not isinstance(new, torch.Tensor):
         raise TypeError(f"{rule.name}: the rule must return the parameter's new value, got {new!r}")
 

@@ -40,8 +40,9 @@ class DifferentiableUnit(LoweredUnit):
         reductions = self.program.stages[stage].reductions
         found: list[list[Any]] = [[None] * len(self.slots) for _ in reductions]
         absent = set(self.absent)
-        token = eager_dtype.set(self.compute)
+        before = eager_dtype.get()
         try:
+            eager_dtype.set(self.compute)
             for place in range(len(self.slots)):
                 if place in absent:
                     continue
@@ -52,7 +53,7 @@ class DifferentiableUnit(LoweredUnit):
                     values[place] = self._sum(value, operands["g"])
                 self._store(stage, place, results, operands, rows)
         finally:
-            eager_dtype.reset(token)
+            eager_dtype.set(before)
         zero = torch.zeros((), dtype=self.accumulate, device=self.device)
         return [torch.stack([zero if v is None else v for v in values]) for values in found]
 
