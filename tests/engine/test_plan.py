@@ -459,7 +459,7 @@ def test_a_state_on_another_device_is_refused_by_its_name(fused: bool | None) ->
         p.grad = torch.ones_like(p)
     optimizer.step()
     optimizer.state[ps[1]]["exp_avg"] = torch.zeros(3, device="meta")
-    with pytest.raises(RuntimeError, match="state 'exp_avg' of parameter 1.*is on meta.*on cpu"):
+    with pytest.raises(RuntimeError, match=r"state 'exp_avg' of parameter 1.*is on meta.*on cpu"):
         optimizer.step()
     assert optimizer.state[ps[0]]["step"] == 1
     assert ps[0].tolist() == pytest.approx([0.9, 0.9])

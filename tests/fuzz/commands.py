@@ -75,14 +75,17 @@ def _surroundings(k: int) -> Iterator[None]:
 
 
 @command
-def step_interrupted(w: World, j: int, k: int, which: int) -> None:
-    """A step that ends early by what a signal's handler raises, before some instruction.
+def step_interrupted(w: World, j: int, k: int) -> None:
+    """A step that Ctrl-C ends early, before some instruction.
 
-    Those parameters that it has not updated get no gradient where the step is only repeated.
+    It is taken or not, and each parameter with its states is as before or after. Those that it has
+    not updated get no gradient where the step is only repeated.
     """
     w.gradients()
     if w.told is None:
-        w.updated.append(_updated(w, (10 * j + k) ** 2 // 4, which))
+        before = [_bits(w, p) for p in w.params]
+        _interrupted(w, (10 * j + k) ** 2 // 4, signal.SIGINT)
+        w.updated.append([k for k, p in enumerate(w.params) if before[k] != _bits(w, p)])
     else:
         updated = w.told.pop(0)
         for number, p in enumerate(w.params):
@@ -93,19 +96,49 @@ def step_interrupted(w: World, j: int, k: int, which: int) -> None:
         p.grad = None
 
 
-def _updated(w: World, instruction: int, which: int) -> list[int]:
-    """Interrupt a step, and tell which parameters it has updated."""
-    before = [_bits(w, p) for p in w.params]
-    number = signal.SIGINT if which % 2 else signal.SIGUSR1
+@command
+def step_undone(w: World, j: int, k: int) -> None:
+    """A step that ends early by what another signal's handler raises.
+
+    It may be half taken, as by torch. Parameters and states are put back, twice, as the whole step
+    tells whether it raises.
+    """
+    state = w.optimizer.state
+    before = [(p.detach().clone(), _cloned(state[p]) if p in state else None) for p in w.params]
+    w.gradients()
+    if w.told is None:
+        _interrupted(w, (10 * j + k) ** 2 // 4, signal.SIGUSR1)
+        _put_back(w, before)
+    w.optimizer.step()
+    _put_back(w, before)
+    for p in w.params:
+        p.grad = None
+
+
+def _put_back(w: World, before: list[tuple[Tensor, dict[str, Any] | None]]) -> None:
+    for p, (value, entry) in zip(w.params, before, strict=True):
+        with torch.no_grad():
+            p.copy_(value)
+        if entry is None:
+            w.optimizer.state.pop(p, None)
+        else:
+            w.optimizer.state[p] = _cloned(entry)
+
+
+def _cloned(entry: dict[str, Any]) -> dict[str, Any]:
+    return {k: v.detach().clone() if isinstance(v, Tensor) else v for k, v in entry.items()}
+
+
+def _interrupted(w: World, instruction: int, number: signal.Signals) -> None:
     handler = signal.signal(number, _interrupt)
+    enabled = torch.is_grad_enabled()
     try:
         traced(w.optimizer.step, "/thalweg/", instruction, number)
     except _Interrupted:
         pass
     finally:
         signal.signal(number, handler)
-    assert torch.is_grad_enabled() != bool(w.program.options.get("differentiable"))
-    return [k for k, p in enumerate(w.params) if before[k] != _bits(w, p)]
+    assert torch.is_grad_enabled() is enabled
 
 
 class _Interrupted(Exception):
