@@ -207,6 +207,7 @@ INTENDED = {
     "does not support sparse grad": "with fused=True, another back end takes sparse gradients",
     "meta": "tensors name their device, whatever the default is",
     "Tensors of the same index must be on the same device": "as above: torch's states are on meta",
+    "only available on CPU": "as above",
     "expected dtype": "states may have another dtype than their parameter, after a cast of either",
     "expected scalar type": "as above",
 }

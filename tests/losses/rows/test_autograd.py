@@ -429,13 +429,3 @@ def test_a_constant_gradient_has_derivatives_of_zero(reduction: str) -> None:
     assert slope.requires_grad
     (second,) = torch.autograd.grad(slope.square().sum(), x)
     assert second.tolist() == torch.zeros(4, 3).tolist()
-
-
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch deprecates what it uses
-def test_forward_over_reverse_of_a_negated_view() -> None:
-    x, classes = torch.randn(4, 3), torch.tensor([0, 2, 1, 1])
-
-    def hessian(x: Tensor) -> Tensor:
-        return torch.func.hessian(lambda x: losses.cross_entropy(x, classes))(x)
-
-    torch.testing.assert_close(hessian(torch._neg_view(-x)), hessian(x))

@@ -136,9 +136,11 @@ def _by_tensor_operations(ctx: Any, upstream: torch.Tensor) -> Gradients:
     if not result.requires_grad:  # it does not depend on any operand that needs a gradient
         return [None] * len(values)
     wanted = [v for v, need in zip(values, needed, strict=True) if need]
-    found = torch.autograd.grad(result, wanted, upstream, create_graph=again, allow_unused=True)
+    found: Gradients = [
+        *torch.autograd.grad(result, wanted, upstream, create_graph=again, allow_unused=True)
+    ]
     if again:
-        found = tuple(map(_differentiable, found, wanted))
+        found = [_differentiable(g, v) for g, v in zip(found, wanted, strict=True)]
     gradients = iter(found)
     return [next(gradients) if need else None for need in needed]
 
