@@ -11,15 +11,16 @@ from typing import Any
 
 def instructions(function: Callable[[], Any], files: str) -> int:
     """How many instructions a call executes in source files whose path holds this text."""
-    return _traced(function, files, -1)
+    return traced(function, files, -1)
 
 
 def interrupt_before(function: Callable[[], Any], files: str, number: int) -> None:
     """Call a function, and let the signal come before its instruction of this number, from 0."""
-    assert _traced(function, files, number) > number, "the call was over before"
+    assert traced(function, files, number) > number, "the call was over before"
 
 
-def _traced(function: Callable[[], Any], files: str, number: int) -> int:
+def traced(function: Callable[[], Any], files: str, number: int, sent: int = signal.SIGINT) -> int:
+    """Call a function, let a signal come before an instruction if it gets there, and count them."""
     count = 0
 
     def trace(frame: FrameType, event: str, argument: Any) -> Any:
@@ -30,7 +31,7 @@ def _traced(function: Callable[[], Any], files: str, number: int) -> int:
         if event == "opcode":
             count += 1
             if count == number + 1:
-                signal.raise_signal(signal.SIGINT)
+                signal.raise_signal(sent)
         return trace
 
     before = sys.gettrace()

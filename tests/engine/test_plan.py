@@ -451,6 +451,20 @@ def test_a_parameter_without_a_gradient_may_get_another_shape() -> None:
         optimizer.step()
 
 
+@pytest.mark.parametrize("fused", [None, False])
+def test_a_state_on_another_device_is_refused_by_its_name(fused: bool | None) -> None:
+    ps = [Parameter(torch.ones(2)), Parameter(torch.ones(3))]
+    optimizer = optim.Adam(ps, lr=0.1, fused=fused)
+    for p in ps:
+        p.grad = torch.ones_like(p)
+    optimizer.step()
+    optimizer.state[ps[1]]["exp_avg"] = torch.zeros(3, device="meta")
+    with pytest.raises(RuntimeError, match=r"state 'exp_avg' of parameter 1.*is on meta.*on cpu"):
+        optimizer.step()
+    assert optimizer.state[ps[0]]["step"] == 1
+    assert ps[0].tolist() == pytest.approx([0.9, 0.9])
+
+
 def test_states_begun_in_inference_mode_are_ordinary_tensors() -> None:
     p = Parameter(torch.ones(2))
     p.grad = torch.ones(2)

@@ -11,8 +11,8 @@ import signal
 import sys
 from collections.abc import Callable
 from functools import cache
-from multiprocessing.connection import Connection
-from multiprocessing.context import ForkServerContext
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import ForkServerContext, ForkServerProcess
 from typing import Any, NamedTuple
 
 LONGEST = 60.0  # seconds that a function may take
@@ -54,13 +54,13 @@ def apart(function: Callable[..., Any], *arguments: Any, longest: float = LONGES
     process = context.Process(target=_told, args=(theirs, sys.path, place, arguments))
     process.start()
     theirs.close()
-    outcome: Outcome
+    outcome: Outcome = Died("it took too long")
     try:
-        outcome = ours.recv() if ours.poll(longest) else Died("it took too long")
+        # What the process has started, as torch's server of shared memory, may keep the pipe open.
+        if wait([ours, process.sentinel], longest):
+            outcome = ours.recv() if ours.poll() else _died(process)
     except EOFError:
-        process.join(longest)
-        code = process.exitcode or 0
-        outcome = Died(signal.Signals(-code).name if code < 0 else f"exit code {code}")
+        outcome = _died(process)
     finally:
         ours.close()
         if process.is_alive():
@@ -68,6 +68,12 @@ def apart(function: Callable[..., Any], *arguments: Any, longest: float = LONGES
             process.kill()
         process.join()
     return outcome
+
+
+def _died(process: ForkServerProcess) -> Died:
+    process.join(1)
+    code = process.exitcode or 0
+    return Died(signal.Signals(-code).name if code < 0 else f"exit code {code}")
 
 
 def _told(

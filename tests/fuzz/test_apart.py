@@ -28,6 +28,13 @@ def endless() -> None:
         time.sleep(0.1)
 
 
+def crashed_with_a_child() -> None:
+    if os.fork() == 0:
+        time.sleep(10)
+        os._exit(0)
+    crashed()
+
+
 def test_a_value_comes_back() -> None:
     assert apart(doubled, [1.0, 2.5]) == Returned([2.0, 5.0])
 
@@ -44,3 +51,9 @@ def test_a_process_that_ends_before_its_function_is_told(function: Any, reason: 
     found = apart(function, longest=2.0)
     assert isinstance(found, Died)
     assert reason in found.reason
+
+
+def test_a_child_that_goes_on_does_not_hide_a_crash() -> None:
+    begin = time.monotonic()
+    assert apart(crashed_with_a_child, longest=8.0) == Died("SIGSEGV")
+    assert time.monotonic() - begin < 7

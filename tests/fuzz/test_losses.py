@@ -28,7 +28,7 @@ def known(program: Program, ours: Any, torchs: Any) -> str | None:
     if isinstance(ours, Returned) and isinstance(torchs, Raised):
         if program.between in ("in_place", "target_in_place"):
             return "a sum's gradients are those of its forward pass"
-        if program.hook != "none":
+        if program.hook:
             return "a sum needs no saved tensor, and ours are computed in the operands' dtype"
         if "NotImplementedError" in torchs.kinds or "not implemented for" in torchs.message:
             return "torch has no kernel for it"
@@ -78,7 +78,8 @@ def check(program: Program, ours: Any, torchs: Any) -> None:
         np.testing.assert_allclose(one, other, err_msg=str(program), **near)
 
 
-@settings(max_examples=1, derandomize=True, phases=[Phase.generate], **OF_A_BUILD)
+# Hypothesis tries the simplest list, of one program over and over, before any other.
+@settings(max_examples=2, derandomize=True, phases=[Phase.generate], **OF_A_BUILD)
 @given(st.lists(programs(), min_size=30, max_size=30))
 def test_some_programs(some: list[Program]) -> None:
     check_all(some)

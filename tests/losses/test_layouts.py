@@ -44,6 +44,23 @@ def test_layout_of_the_gradient_from_above(call: Call) -> None:
         assert_right(call, call.operands, "none", f"upstream {layout.__name__}", layout)
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch deprecates what it uses
+@pytest.mark.whole
+@EACH
+def test_a_negated_view_in_forward_mode(call: Call) -> None:
+    for name in call.differentiated:
+
+        def slope(x: Tensor, name: str = name) -> Tensor:
+            def loss(x: Tensor) -> Tensor:
+                return call.ours({**call.operands, name: x}, reduction="mean")
+
+            found: Tensor = torch.func.jvp(loss, (x,), (torch.ones_like(x),))[1]
+            return found
+
+        x = call.operands[name]
+        torch.testing.assert_close(slope(torch._neg_view(-x)), slope(x))
+
+
 def assert_right(
     call: Call,
     operands: Mapping[str, Tensor],

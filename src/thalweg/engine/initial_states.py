@@ -60,6 +60,11 @@ def check_state(rule: Rule, name: str, slot: Slot, tensor: torch.Tensor) -> None
             f"{what} has shape {tuple(tensor.shape)}; it must have the parameter's. Delete the "
             "entry to start it anew"
         )
+    if tensor.device != slot.param.device:
+        raise RuntimeError(
+            f"{what} is on {tensor.device}, the parameter on {slot.param.device}; move one of "
+            "them, or delete the entry to start it anew"
+        )
     if form is None and tensor.is_complex() != slot.param.is_complex():
         raise RuntimeError(
             f"{what} is {tensor.dtype}, the parameter {slot.param.dtype}; both must be complex, or "

@@ -121,7 +121,9 @@ def _loss(
     eps = number(owner, "eps", eps, NON_NEGATIVE)
     check_same_size(owner, input, target)
     _check_boxes(owner, input=input, target=target)
-    corners = zip((*INPUT, *TARGET), (*input.unbind(-1), *target.unbind(-1)), strict=True)
+    # Of negated views, torch's forward mode takes no views.
+    sides = (*input.resolve_neg().unbind(-1), *target.resolve_neg().unbind(-1))
+    corners = zip((*INPUT, *TARGET), sides, strict=True)
     return evaluate(formula, dict(corners), {"eps": eps}, reduction)
 
 

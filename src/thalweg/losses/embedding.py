@@ -8,6 +8,7 @@ import torch
 
 from thalweg.losses.checks import check_real, common_size
 from thalweg.losses.evaluation.elements import evaluate
+from thalweg.losses.evaluation.operands import expanded
 from thalweg.losses.evaluation.rows import evaluate_rows
 from thalweg.losses.module import Loss
 from thalweg.losses.reduction import chosen_reduction
@@ -131,9 +132,9 @@ def cosine_embedding_loss(
     if dtype.is_floating_point:  # the target chooses, and has no part in the result's dtype
         target = target.to(dtype)
     operands = {
-        "x1": input1.expand(size),
-        "x2": input2.expand(size),
-        "y": target.expand(size[:-1]),
+        "x1": expanded(input1, size),
+        "x2": expanded(input2, size),
+        "y": expanded(target, size[:-1]),
     }
     return evaluate_rows(owner, COSINE, operands, {"margin": margin}, reduction, dims)
 
@@ -217,7 +218,7 @@ def _triplet(
         )
     operands = {"anchor": anchor, "positive": positive, "negative": negative}
     # A number is a vector of one.
-    operands = {name: v.expand(size or (1,)) for name, v in operands.items()}
+    operands = {name: expanded(v, size or (1,)) for name, v in operands.items()}
     dim = max(0, len(size) - 1)
     return evaluate_rows(owner, TRIPLET, operands, options, reduction, dim, composed=composed)
 

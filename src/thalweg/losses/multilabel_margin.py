@@ -205,6 +205,7 @@ def _run_kernel(
 
 def _by_tensor_operations(input: Tensor, target: Tensor, each: bool, scale: float) -> Tensor:
     """The values or their sum, with all pairs in memory at once."""
+    input = input.resolve_neg()  # of a negated view, torch's forward mode takes no views
     taken = (target == ENDS_A_ROW).cumsum(-1) == 0
     if readable(target) and target.numel():  # the longest row's
         longest = int(taken.sum(-1).max())

@@ -73,7 +73,8 @@ def dice_loss(
             f"{owner}: start_dim must be a dimension of the input, {tuple(input.shape)}, got "
             f"{start_dim}"
         )
-    operands = {"x": input.flatten(dim), "y": target.flatten(dim)}
+    # Of negated views, torch's forward mode takes no views.
+    operands = {"x": input.resolve_neg().flatten(dim), "y": target.resolve_neg().flatten(dim)}
     return evaluate_rows(owner, DICE, operands, options, reduction, dim)
 
 

@@ -419,3 +419,13 @@ def test_probabilities_as_the_only_ones_to_differentiate_by(case: RowCase) -> No
         loss = call({**operands, "target": leaf}).sum()
         found.append(torch.autograd.grad(loss, leaf)[0])
     torch.testing.assert_close(*found)
+
+
+@REDUCTIONS
+def test_a_constant_gradient_has_derivatives_of_zero(reduction: str) -> None:
+    x = torch.randn(4, 3, requires_grad=True)
+    loss = losses.nll_loss(x, torch.tensor([0, 2, 1, 1]), reduction=reduction).sum()
+    (slope,) = torch.autograd.grad(loss, x, create_graph=True)
+    assert slope.requires_grad
+    (second,) = torch.autograd.grad(slope.square().sum(), x)
+    assert second.tolist() == torch.zeros(4, 3).tolist()

@@ -134,10 +134,23 @@ def _by_tensor_operations(ctx: Any, upstream: torch.Tensor) -> Gradients:
     if not result.requires_grad:  # it does not depend on any operand that needs a gradient
         return [None] * len(values)
     wanted = [v for v, need in zip(values, needed, strict=True) if need]
-    found = iter(
-        torch.autograd.grad(result, wanted, upstream, create_graph=again, allow_unused=True)
-    )
-    return [next(found) if need else None for need in needed]
+    found: Gradients = [
+        *torch.autograd.grad(result, wanted, upstream, create_graph=again, allow_unused=True)
+    ]
+    if again:
+        found = [_differentiable(g, v) for g, v in zip(found, wanted, strict=True)]
+    gradients = iter(found)
+    return [next(gradients) if need else None for need in needed]
+
+
+def _differentiable(gradient: torch.Tensor | None, operand: torch.Tensor) -> torch.Tensor | None:
+    """A gradient that autograd differentiates, to zeros where it does not depend on the operand.
+
+    The gradient of a loss that is linear in the operand is a constant, which has no derivative.
+    """
+    if gradient is None or gradient.requires_grad:
+        return gradient
+    return torch.where(torch.ones_like(operand, dtype=torch.bool), gradient, operand)
 
 
 @with_gradients(True)

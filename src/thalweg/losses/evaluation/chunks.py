@@ -27,12 +27,13 @@ def linear_logits(input: Tensor, linear_weight: Tensor, linear_bias: Tensor | No
         linear_bias: [C, *], or None.
     """
     size = linear_weight.shape[:-1]
-    rows = input if input.ndim == 2 else input.unsqueeze(0)
-    columns = linear_weight.flatten(0, -2).t()
+    # Of negated views, torch's forward mode takes no views.
+    rows = input if input.ndim == 2 else input.resolve_neg().unsqueeze(0)
+    columns = linear_weight.resolve_neg().flatten(0, -2).t()
     if linear_bias is None:
         logits = torch.mm(rows, columns)
     else:
-        logits = torch.addmm(linear_bias.flatten(), rows, columns)
+        logits = torch.addmm(linear_bias.resolve_neg().flatten(), rows, columns)
     return logits.reshape(*input.shape[:-1], *size)
 
 

@@ -1,5 +1,7 @@
 """Dtype, shape and memory order of operands, and whether kernels can read them."""
 
+from collections.abc import Sequence
+
 import torch
 
 from thalweg.engine.formats import FORMATS
@@ -45,7 +47,15 @@ def broadcast(values: list[torch.Tensor]) -> list[torch.Tensor]:
     if all(v.shape == first.shape for v in values):
         return values
     shape = torch.broadcast_shapes(*(v.shape for v in values))  # type: ignore[no-untyped-call]
-    return [v.expand(shape) for v in values]
+    return [expanded(v, shape) for v in values]
+
+
+def expanded(tensor: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
+    """The tensor in a size; itself where it has that.
+
+    A negated view is written out: of one, torch's forward mode takes no views.
+    """
+    return tensor if tensor.shape == size else tensor.resolve_neg().expand(size)
 
 
 def of_one_dtype(values: list[torch.Tensor]) -> list[torch.Tensor]:

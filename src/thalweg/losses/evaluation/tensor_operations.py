@@ -41,8 +41,11 @@ class _PlainHyperparameters:
 
 
 def widened(tensor: torch.Tensor) -> torch.Tensor:
-    """The tensor in the dtype that is computed in: float32 for 16 bits, else its own."""
-    return tensor.float() if tensor.dtype in HALVES else tensor
+    """The tensor in the dtype that is computed in: float32 for 16 bits, else its own.
+
+    A negated view is written out: of one, torch's forward mode takes no views.
+    """
+    return tensor.float() if tensor.dtype in HALVES else tensor.resolve_neg()
 
 
 def summed(each: torch.Tensor, divisor: float | torch.Tensor) -> torch.Tensor:
