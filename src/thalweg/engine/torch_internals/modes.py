@@ -73,10 +73,8 @@ def keeping_versions(tensors: Iterable[torch.Tensor]) -> AbstractContextManager[
     return contextlib.nullcontext() if keep is None else keep(tuple(tensors))
 
 
-def profiled() -> bool:
-    """Whether torch's profiler runs; without its part, always."""
-    enabled = part("autograd._profiler_enabled") or _yes
-    return bool(enabled())
+# Whether torch's profiler runs.
+profiled: Callable[[], bool] = part("autograd._profiler_enabled") or _yes
 
 
 def storage_references(storage: torch.UntypedStorage) -> int | None:
