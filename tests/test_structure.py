@@ -88,8 +88,8 @@ def test_package_itself_stands_below_race_and_cli() -> None:
 
 # Of the engine, lowest first: a part may import those before it, and those of its own line.
 ENGINE = [
-    {"interrupts", "layout", "observed", "modes"},
-    {"torch_internals", "formats", "state"},
+    {"interrupts", "layout", "observed", "torch_internals"},
+    {"modes", "formats", "state"},
     {"readable", "overlaps", "copying"},
     {"slots"},
     {"scalars", "reduced"},

@@ -12,7 +12,7 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from thalweg.engine.copying import copy_values, deep_copy
 from thalweg.engine.modes import with_gradients
-from thalweg.engine.readable import is_plain, unreadable
+from thalweg.engine.readable import is_plain, overlaps, unreadable
 from thalweg.names import printable, repeated
 from thalweg.optim.state_dict import LoadReport, Misshaped, Pending, Rename
 from thalweg.optim.state_dict.loading import hint
@@ -110,7 +110,7 @@ def _is_plain(tensor: Any) -> bool:
         type(tensor) in (Tensor, nn.Parameter)
         and tensor.layout is torch.strided
         and not tensor.is_inference()
-        and torch._debug_has_internal_overlap(tensor) != 1  # as of expand()
+        and not overlaps(tensor)
     )
 
 

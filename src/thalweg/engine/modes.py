@@ -12,10 +12,10 @@ from typing import ParamSpec, TypeVar
 
 import torch
 
+from thalweg.engine.torch_internals.modes import inference, set_gradients, without_dispatch_modes
+
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
-
-_set_grad_enabled: Callable[[bool], None] = torch._C._set_grad_enabled
 
 
 def with_gradients(
@@ -35,10 +35,10 @@ def with_gradients(
         def call(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
             before = torch.is_grad_enabled()
             try:
-                _set_grad_enabled(enabled)
+                set_gradients(enabled)
                 return function(*args, **kwargs)
             finally:
-                _set_grad_enabled(before)
+                set_gradients(before)
 
         return call
 
@@ -50,9 +50,9 @@ def outside_inference(function: Callable[Arguments, Result]) -> Callable[Argumen
 
     @functools.wraps(function)
     def call(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
-        guard = torch._C._InferenceMode(False)
+        guard = inference(False)
         try:
-            guard.__enter__()  # type: ignore[no-untyped-call]
+            guard.__enter__()
             return function(*args, **kwargs)
         finally:
             guard.__exit__(None, None, None)
@@ -69,7 +69,7 @@ def with_real_tensors(function: Callable[Arguments, Result]) -> Callable[Argumen
     @functools.wraps(function)
     @outside_inference
     def call(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
-        guard = torch._C._DisableTorchDispatch()
+        guard = without_dispatch_modes()
         try:
             return function(*args, **kwargs)
         finally:

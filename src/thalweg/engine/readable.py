@@ -4,7 +4,6 @@ Neither torch's operations nor kernels look whether a sparse tensor's indices li
 or whether its storage still holds its elements.
 """
 
-import sys
 from typing import Any
 
 import torch
@@ -12,7 +11,7 @@ from torch import Tensor
 from torch.nn.parameter import is_lazy
 
 from thalweg.engine.layout import PLAIN_TENSORS
-from thalweg.engine.torch_internals import is_of_transform
+from thalweg.engine.torch_internals import is_fake, is_of_transform
 
 _COMPRESSED = (torch.sparse_csr, torch.sparse_csc, torch.sparse_bsr, torch.sparse_bsc)
 
@@ -44,9 +43,7 @@ def unreadable(tensor: Tensor) -> str | None:
 
 def _is_hollow(tensor: Tensor) -> bool:
     """Whether a tensor of another class is known to have no numbers."""
-    # Nothing is fake before this module was imported, which takes a second.
-    fakes = sys.modules.get("torch._subclasses.fake_tensor")
-    return is_lazy(tensor) or (fakes is not None and isinstance(tensor, fakes.FakeTensor))
+    return is_lazy(tensor) or is_fake(tensor)
 
 
 def _strided(tensor: Tensor) -> str | None:

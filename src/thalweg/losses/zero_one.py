@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 
+from thalweg.engine.torch_internals.modes import computes_tangents
 from thalweg.losses.checks import check_real, readable
 from thalweg.losses.evaluation.operands import HALVES
 from thalweg.losses.evaluation.row_operands import without
@@ -68,7 +69,7 @@ def zero_one_loss(input: Tensor, target: Tensor, reduction: str = "mean") -> Ten
         loss = loss.to(dtype)
     differentiated = torch.is_grad_enabled() and (input.requires_grad or target.requires_grad)
     compiled = torch.compiler.is_compiling()
-    if not (differentiated or compiled) and torch.autograd.forward_ad._current_level < 0:
+    if not (differentiated or compiled) and not computes_tangents():
         return loss  # ``functionalize`` takes no autograd function
     result: Tensor = _WithoutGradient.apply(loss, input, target)  # type: ignore[no-untyped-call]
     return result

@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
+from thalweg.engine.torch_internals.modes import profiled
+
 
 def is_observed(optimizer: torch.optim.Optimizer) -> bool:
     """Whether a step has hooks or is profiled."""
@@ -14,7 +16,7 @@ def is_observed(optimizer: torch.optim.Optimizer) -> bool:
         or optimizer._optimizer_step_post_hooks
         or _global_optimizer_pre_hooks
         or _global_optimizer_post_hooks
-        or torch.autograd._profiler_enabled()  # type: ignore[attr-defined]
+        or profiled()
     )
 
 

@@ -1,10 +1,10 @@
 """Steps under ``make_fx``, which records operations and sees no kernel."""
 
-import sys
 from collections.abc import Sequence
 from typing import Any
 
-import torch
+from thalweg.engine.torch_internals import is_fake
+from thalweg.engine.torch_internals.modes import make_fx_records
 
 
 def check_recording(owner: str, groups: Sequence[dict[str, Any]]) -> None:
@@ -18,11 +18,9 @@ def check_recording(owner: str, groups: Sequence[dict[str, Any]]) -> None:
         RuntimeError: parameters with memory while operations are recorded: a kernel would update
             them without a trace, and operations would keep this step's numbers for all later ones.
     """
-    module = sys.modules.get("torch.fx.experimental.proxy_tensor")
-    if module is None or module.get_proxy_mode() is None:
+    if not make_fx_records():
         return
-    fake = torch._subclasses.fake_tensor.FakeTensor
-    if not all(isinstance(p, fake) for group in groups for p in group["params"]):
+    if not all(is_fake(p) for group in groups for p in group["params"]):
         raise RuntimeError(
             f"{owner}: make_fx cannot record a step of parameters that have memory; swap fake ones "
             "in with torch.optim.swap_in_optimizer_params_and_state, or step outside of it"

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from thalweg.engine.interrupts import put_back_after
 from thalweg.engine.modes import with_gradients
+from thalweg.engine.torch_internals.modes import keeping_versions
 
 # Of a module: the dicts that hold its tensors by name.
 _TABLES = ("_parameters", "_buffers")
@@ -49,9 +50,8 @@ def unchanged(model: nn.Module, optimizer: torch.optim.Optimizer, *more: Any) ->
     optimizers = _with_inner(optimizer)
     attributes = [dict(vars(each)) for each in optimizers]
     devices = {t.device.index or 0 for t in memory.tensors if t.device.type == "cuda"}
-    versions = torch.autograd._unsafe_preserve_version_counter(  # type: ignore[attr-defined]
-        tuple(t for t in memory.tensors if not t.is_inference())  # which have none
-    )
+    # Those made in inference mode have none.
+    versions = keeping_versions(t for t in memory.tensors if not t.is_inference())
     randomness = ExitStack()
 
     def put_back() -> None:

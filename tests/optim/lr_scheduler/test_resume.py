@@ -396,3 +396,14 @@ def test_torchs_own_copies_are_resumed_by_neither_order() -> None:
     loaded = TORCH.ExponentialLR(other, 0.5)
     loaded.load_state_dict(scheduler.state_dict())
     assert (loaded.get_last_lr(), rates(other)) == ([0.0625], [1.0])
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_one_that_has_loaded_has_the_same_attributes(name: str) -> None:
+    """As torch's: whoever compares two schedulers compares these."""
+    schedulers = [EXAMPLES[name].build(OURS, fresh("float")) for _ in range(2)]
+    for step in range(5):
+        advance(schedulers[0].optimizer, schedulers[:1], step)
+    schedulers[1].load_state_dict(schedulers[0].state_dict())
+    one, other = ({k: v for k, v in vars(s).items() if k != "optimizer"} for s in schedulers)
+    assert one == other

@@ -1,7 +1,7 @@
 """Running a formula's program over the elements of tensors."""
 
 import ctypes
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -20,9 +20,6 @@ from thalweg.rule.formula import FormulaProgram
 # All chunks are of tensor 0, whose constants are in row 0 of the table of constants.
 _TENSOR_ROWS = (ctypes.c_int64 * 1)(0)
 _SPANS = 64  # into so many, at least, a large number of elements is divided
-
-# For any device: quicker than asking for one device by name.
-autocast_is_on: Callable[[], bool] = torch._C._is_any_autocast_enabled
 
 
 class ElementPass(Pass[int, list[float]]):

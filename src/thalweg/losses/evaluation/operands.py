@@ -6,8 +6,8 @@ import torch
 
 from thalweg.engine.formats import FORMATS
 from thalweg.engine.layout import is_dense, memory_order
-from thalweg.engine.passes.elementwise import autocast_is_on
 from thalweg.engine.passes.memory import has_memory, is_watched
+from thalweg.engine.torch_internals.modes import autocast_is_on, computes_tangents
 from thalweg.losses.evaluation.evaluator import Tensors
 
 HALVES = (torch.float16, torch.bfloat16)
@@ -38,7 +38,7 @@ def are_plain(values: Tensors) -> bool:
 def kernels_may_run() -> bool:
     """Whether a kernel can take the place of operations here."""
     # It computes no tangents.
-    return not is_watched() and torch.autograd.forward_ad._current_level < 0
+    return not is_watched() and not computes_tangents()
 
 
 def broadcast(values: list[torch.Tensor]) -> list[torch.Tensor]:

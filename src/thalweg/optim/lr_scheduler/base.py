@@ -53,6 +53,9 @@ class LRScheduler(torchs.LRScheduler):
         KeyError: ``last_epoch >= 0`` and a group lacks ``initial_lr``.
     """
 
+    # Not among the attributes, which are those of any scheduler that has loaded this one's state.
+    __slots__ = ("_initial",)
+
     # The attributes that make this scheduler what it is, and those that tell where it stands: a
     # state dict must hold both.
     _options: ClassVar[tuple[str, ...]] = ()
@@ -84,6 +87,7 @@ class LRScheduler(torchs.LRScheduler):
         initial = [group["initial_lr"] for group in optimizer.param_groups]
         self.base_lrs = [copied(lr) for lr in (initial if base_lrs is None else base_lrs)]
         self.last_epoch = last_epoch
+        self._get_lr_called_within_step = False
         _note_steps(optimizer)
         found = self._rates_now()
         self._initial_step()
@@ -104,8 +108,15 @@ class LRScheduler(torchs.LRScheduler):
                     "or set it to the rate that training began with"
                 )
 
+    def __getstate__(self) -> dict[str, Any]:
+        made = {"_initial": self._initial} if hasattr(self, "_initial") else {}
+        return {**self.__dict__, **made}
+
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
+        rest = dict(state)
+        if "_initial" in rest:
+            self._initial = rest.pop("_initial")
+        self.__dict__.update(rest)
         _note_steps(self.optimizer)  # a copied optimizer has lost its marks
 
     def _initial_step(self) -> None:

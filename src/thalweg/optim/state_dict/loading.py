@@ -12,6 +12,7 @@ from thalweg.engine.copying import copy_values, deep_copy
 from thalweg.engine.interrupts import uninterrupted
 from thalweg.engine.layout import is_dense
 from thalweg.engine.readable import is_plain
+from thalweg.engine.torch_internals.modes import storage_references
 from thalweg.names import printable
 from thalweg.optim.state_dict.form import PARAMS, Saved, State, pack, parameters, parse
 from thalweg.optim.state_dict.matching import Match, Rename, match
@@ -271,11 +272,11 @@ def _copies_surely(values: torch.Tensor, into: torch.Tensor) -> bool:
     return is_plain(values) and near
 
 
-def _references(states: Mapping[str, Any], name: str) -> tuple[int, int, int]:
+def _references(states: Mapping[str, Any], name: str) -> tuple[int, int, int | None]:
     """How many refer to a tensor, to its storage as Python sees it, and to the memory."""
     storage = states[name].untyped_storage()
-    count: Callable[[int], int] = torch._C._storage_Use_Count
-    return sys.getrefcount(states[name]), sys.getrefcount(storage), count(storage._cdata)
+    held = storage_references(storage)
+    return sys.getrefcount(states[name]), sys.getrefcount(storage), held
 
 
 _ALONE = _references({"state": torch.zeros(1, device="cpu")}, "state")
@@ -288,6 +289,8 @@ def _only_ours(states: Mapping[str, Any], name: str) -> bool:
     is when another one is loaded, as with torch, which puts new tensors in place of the old.
     """
     if type(states.get(name)) is not torch.Tensor or states[name].layout is not torch.strided:
+        return False
+    if _ALONE[2] is None:
         return False
     return _references(states, name) == _ALONE and not (
         states[name].requires_grad or states[name].is_shared() or states[name].is_inference()

@@ -1,9 +1,6 @@
 """The foreach back end: takes dense parameters on every device."""
 
-import sys
 from collections.abc import Sequence
-
-import torch
 
 from thalweg.engine.backends.base import Subject, Unit
 from thalweg.engine.backends.foreach.unit import ForeachUnit
@@ -11,6 +8,7 @@ from thalweg.engine.formats import Plain
 from thalweg.engine.layout import PLAIN_TENSORS
 from thalweg.engine.scalars import ScalarStates
 from thalweg.engine.slots import Slot
+from thalweg.engine.torch_internals import is_fake
 from thalweg.rule import Program
 
 
@@ -41,7 +39,7 @@ class ForeachBackend:
             if p.device.type == "cpu":
                 return "p is on the CPU, where a call for many tensors goes from one to the next"
         for name, tensor in subject.operands().items():
-            if type(tensor) not in PLAIN_TENSORS and not _is_fake(tensor):
+            if type(tensor) not in PLAIN_TENSORS and not is_fake(tensor):
                 return f"{name} is a {type(tensor).__name__}"
             if tensor.device != p.device:
                 return f"{name} is on {tensor.device}, p on {p.device}"
@@ -61,9 +59,3 @@ class ForeachBackend:
     ) -> Sequence[Unit]:
         """One unit for all of them."""
         return [ForeachUnit(program, slots, scalars, self._temporary_bytes)]
-
-
-def _is_fake(tensor: torch.Tensor) -> bool:
-    """Whether a tensor only says what it would be: torch's own stand-in, which has no memory."""
-    module = sys.modules.get("torch._subclasses.fake_tensor")
-    return module is not None and isinstance(tensor, module.FakeTensor)

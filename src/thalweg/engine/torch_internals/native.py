@@ -1,157 +1,19 @@
-"""Every private part of torch (and of Python's lists) that is touched, each with a fallback.
+"""What is compiled against: functions that libtorch exports, and where objects keep what.
 
-A part is looked for, tried out, and reported as missing where it is not what is expected: whoever
-uses it then does without. Offsets are found by looking at objects whose contents are known, not
-taken from a version's headers. ``THALWEG_NATIVE=0`` makes all that is compiled against missing.
-
-=====================  ==========================================  ===============================
-part                   what for                                    without it
-=====================  ==========================================  ===============================
-skipped code objects   ``torch.compile`` leaves the engine out     ``torch.compiler.disable``
-exported C functions   asking tensors where they are               Python asks, one by one
-object layout          telling that objects are what they were     Python compares them
-TensorImpl layout      fetching cache lines ahead of their use     nothing is fetched ahead
-dispatch keys          telling plain tensors at one look           Python asks, one by one
-key sets by name       telling memory from what only looks so      several functions are called
-safe globals           NumPy's numbers in files of one thread      such files are refused
-=====================  ==========================================  ===============================
+Offsets are found by looking at objects whose contents are known, not taken from a version's
+headers. ``THALWEG_NATIVE=0`` makes all of it missing.
 """
 
 import ctypes
-import importlib
 import os
-from collections.abc import Callable
-from contextvars import ContextVar
 from dataclasses import dataclass
-from functools import cache, reduce
-from operator import or_
+from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 
-Function = TypeVar("Function", bound=Callable[..., Any])
-
-
-# ---- torch.compile ------------------------------------------------------------------------------
-
-
-def not_traced(function: Function) -> Function:
-    """Mark a function to be run as it is, with all it calls, where torch.compile meets it.
-
-    A compiled training step that contains ``optimizer.step()`` breaks its graph there and calls the
-    kernel: there is nothing in it that a compiler could fuse further. ``torch.compiler.disable``
-    does the same, but imports the compiler (two seconds) to do it, in every program that imports an
-    optimizer.
-    """
-    try:
-        from torch._C._dynamo import eval_frame
-
-        skip = eval_frame._FrameAction.SKIP
-        eval_frame.set_code_exec_strategy(
-            function.__code__, eval_frame._FrameExecStrategy(skip, skip)
-        )
-    except (ImportError, AttributeError):
-        disabled: Function = torch.compiler.disable(function)  # type: ignore[no-untyped-call]
-        return disabled
-    function._torchdynamo_disable = True  # type: ignore[attr-defined]
-    function._torchdynamo_disable_msg = "an optimizer's step is a kernel"  # type: ignore[attr-defined]
-    return function
-
-
-# ---- dispatch keys ------------------------------------------------------------------------------
-
-
-def key_sets(*sets: tuple[str, ...]) -> tuple[int, ...] | None:
-    """Sets of dispatch keys as numbers, from the names of their keys; None where one is unknown."""
-    try:
-        # Without a tensor: the first one made may be another mode's.
-        return tuple(
-            reduce(
-                or_,
-                (torch._C.DispatchKeySet(getattr(torch._C.DispatchKey, n)).raw_repr() for n in one),
-            )
-            for one in sets
-        )
-    except AttributeError:
-        return None
-
-
-# ---- tensors without memory ---------------------------------------------------------------------
-
-
-def _no(tensor: torch.Tensor) -> bool:
-    return False
-
-
-_Test = Callable[[torch.Tensor], bool]
-# Whether it is a tensor of a ``torch.func`` transform, also after an escape from it.
-is_of_transform: _Test = getattr(
-    getattr(torch._C, "_functorch", None), "is_functorch_wrapped_tensor", _no
-)
-_is_functional: _Test = getattr(torch, "_is_functional_tensor", _no)
-_is_zero: _Test = getattr(torch, "_is_zerotensor", _no)
-
-
-def is_wrapped(tensor: torch.Tensor) -> bool:
-    """Whether it stands for another tensor: one of a transform, or a functional one."""
-    return is_of_transform(tensor) or _is_functional(tensor)
-
-
-def missing_memory(tensor: torch.Tensor) -> str | None:
-    """What a tensor is that has a plain tensor's class and no memory; None: it has memory.
-
-    Asked before anything that such a tensor raises for.
-    """
-    if is_of_transform(tensor):
-        return "a tensor of a torch.func transform"
-    if _is_functional(tensor):
-        return "a functional tensor"
-    return "a zero without memory" if _is_zero(tensor) else None
-
-
-# ---- what torch.load calls for a file -----------------------------------------------------------
-
-Globals = dict[str, Any]
-
-# What a thread makes of the functions that its files may call, by their names there.
-_changed: ContextVar[Callable[[Globals], Globals] | None] = ContextVar("_changed", default=None)
-
-
-@cache
-def _ask_each_thread() -> None:
-    """Have torch's reader of plain data ask the thread that it runs in: its list is everybody's."""
-    try:
-        reader: Any = importlib.import_module("torch._weights_only_unpickler")
-        of_all: Callable[[], Globals] = reader._get_user_allowed_globals
-    except (ImportError, AttributeError):
-        return
-
-    def of_this_thread() -> Globals:
-        change = _changed.get()
-        return of_all() if change is None else change(of_all())
-
-    reader._get_user_allowed_globals = of_this_thread
-
-
-def with_safe_globals(change: Callable[[Globals], Globals], read: Callable[[], Any]) -> Any:
-    """Call what reads files by ``torch.load`` with ``weights_only=True``, with other safe globals.
-
-    ``torch.serialization.safe_globals`` changes what all threads may read, and two threads that
-    use it leave each other's behind.
-
-    Args:
-        change: makes of the functions that the program allows, by name, those that files may call.
-        read: what reads.
-    """
-    _ask_each_thread()
-    before = _changed.get()
-    try:
-        _changed.set(change)
-        return read()
-    finally:
-        _changed.set(before)
-
+from thalweg.engine.torch_internals.parts import part
 
 # ---- functions that libtorch exports ------------------------------------------------------------
 
@@ -325,12 +187,12 @@ def plain_keys() -> PlainKeys | None:
     if exported_functions() is None:
         return None
     tensors = _examples()
-    try:
-        sets = {torch._C._dispatch_keys(tensor).raw_repr() for tensor in tensors}
-        negated = torch._neg_view(torch.empty(2, device="cpu"))
-        other: int = torch._C._dispatch_keys(negated).raw_repr()
-    except AttributeError:
+    keys_of, negative = part("_C._dispatch_keys"), part("_neg_view")
+    if keys_of is None or negative is None:
         return None
+    sets = {keys_of(tensor).raw_repr() for tensor in tensors}
+    negated = negative(torch.empty(2, device="cpu"))
+    other: int = keys_of(negated).raw_repr()
     if len(sets) != 1 or other in sets:
         return None
     (keys,) = sets
