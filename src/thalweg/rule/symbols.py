@@ -395,4 +395,9 @@ def _rule_line() -> str:
         frame = frame.f_back
     if frame is None:
         return "<rule>"
-    return f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}"
+    return f"{printable(Path(frame.f_code.co_filename).name)}:{frame.f_lineno}"
+
+
+def printable(text: str) -> str:
+    """A text that a comment of generated source can hold: one line, and no halves of characters."""
+    return "".join(c if c.isprintable() else "?" for c in text)

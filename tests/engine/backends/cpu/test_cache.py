@@ -13,6 +13,7 @@ import threading
 import time
 import uuid
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -90,6 +91,40 @@ def test_a_kernel_lies_there_and_names_the_rules_lines(folder: Path) -> None:
     line = inspect.getsourcelines(unique_rule)[1] + 2
     assert f"# test_cache.py:{line}" in path.read_text()
     assert not list(folder.glob("*.tmp"))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "<lambda>",
+        "Größe 名",
+        "x" * 300,
+        "../up",
+        "/top",
+        "a\0b",
+        "a\nb",
+        "\udc80",
+        "\\d",
+        '"""; 1 / 0 #',
+    ],
+    ids=ascii,
+)
+def test_a_rule_may_have_any_name(folder: Path, name: str) -> None:
+    rule = Rule(lambda p, g, s, h: p - g, name=name)
+    found = states_after(rule, torch.ones(3), torch.ones(3), fused=True)
+    assert found["p"].tolist() == [0.0] * 3
+    files = [path.name for path in folder.iterdir()]
+    assert len(files) == 2 * len({file.split(".")[0] for file in files}), "source and code of each"
+    assert os.listdir(folder.parent) == [folder.name]
+    assert all(file.isascii() and "<" not in file for file in files)
+
+
+def test_a_rules_file_may_have_any_name(folder: Path) -> None:
+    names: dict[str, Any] = {}
+    code = "def update(p, g, s, h):\n    return p - g\n"
+    exec(compile(code, "a\n1 / 0  # \udc80.py", "exec"), names)
+    found = states_after(Rule(names["update"]), torch.ones(3), torch.ones(3), fused=True)
+    assert found["p"].tolist() == [0.0] * 3
 
 
 def test_names_are_made_from_content(folder: Path) -> None:

@@ -6,6 +6,9 @@ import hashlib
 import os
 import subprocess
 import sys
+import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,7 +19,9 @@ import thalweg.optim as optim
 from tests.engine.running import class_of
 from thalweg.engine.backends.cpu import threads
 from thalweg.engine.backends.cpu.addresses import AtOnce
+from thalweg.engine.backends.cpu.cache import Generated
 from thalweg.engine.backends.cpu.chunks import CHUNK
+from thalweg.engine.backends.cpu.kernel import Kernel
 from thalweg.engine.backends.cpu.threads import WORTH_A_THREAD
 from thalweg.optim.optimizer import MODES
 from thalweg.rule import Rule, norm
@@ -56,13 +61,67 @@ def test_pythons_threads_give_the_same_bits() -> None:
         "from tests.engine.backends.cpu import test_threads as t\n"
         "from thalweg.engine.backends.cpu.threads import openmp_library\n"
         "assert openmp_library() is None\n"
+        "import atexit\n"
+        "atexit.register(lambda: print(t.digest(2)))\n"  # when no thread can be started any more
         "print(t.digest(2))"
     )
     path = os.pathsep.join([str(root), *filter(None, [os.environ.get("PYTHONPATH")])])
     env = {**os.environ, "THALWEG_THREADS": "python", "PYTHONPATH": path}
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == [digest(1)]
+    assert done.stdout.split() == [digest(1)] * 2
+
+
+class Later:
+    """In place of a pool: its threads come when the test lets them."""
+
+    def __init__(self) -> None:
+        self.tasks: list[Callable[[], None]] = []
+
+    def submit(self, task: Callable[[], None]) -> None:
+        self.tasks.append(task)
+
+
+def of_python(monkeypatch, call: Callable[[int], None]) -> Later:
+    """Let this be called in place of any kernel, on threads of Python's."""
+    pool = Later()
+    monkeypatch.setattr(threads, "openmp_pool", lambda: None)
+    monkeypatch.setattr(threads, "_threads", lambda: pool)
+    monkeypatch.setattr(threads, "_free_entry", lambda address: call)
+    torch.set_num_threads(2)
+    return pool
+
+
+KERNEL = Kernel(0, Generated("none", "", None))
+
+
+def test_no_thread_joins_a_call_that_has_ended(monkeypatch) -> None:
+    calls: list[int] = []
+    pool = of_python(monkeypatch, calls.append)
+    threads.run(KERNEL, 12, 2)
+    (late,) = pool.tasks
+    late()
+    assert calls == [12]
+
+
+def test_a_call_that_is_interrupted_waits_for_threads_that_have_joined(monkeypatch) -> None:
+    done = []
+
+    def call(arguments: int) -> None:
+        if threading.current_thread() is threading.main_thread():
+            (joining,) = pool.tasks
+            threading.Thread(target=joining).start()
+            assert joined.wait(10)
+            raise KeyboardInterrupt
+        joined.set()
+        time.sleep(0.1)
+        done.append(arguments)
+
+    joined = threading.Event()
+    pool = of_python(monkeypatch, call)
+    with pytest.raises(KeyboardInterrupt):
+        threads.run(KERNEL, 12, 2)
+    assert done == [12]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="GNU OpenMP is what torch has on Linux")

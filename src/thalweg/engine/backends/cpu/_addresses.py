@@ -116,9 +116,10 @@ def read(a):
                     fine = fine and half_word(answer) == word(kinds, 2 * c)
                 if fine:
                     fine = call_with(get_dim, x, answer) == 0 and word(answer, 0) == dims
-                if fine and call_with(get_sizes, x, answer) == 0:
+                if fine:
+                    fine = call_with(get_sizes, x, answer) == 0
                     size = word(answer, 0)
-                    fine = call_with(get_strides, x, answer) == 0
+                    fine = fine and call_with(get_strides, x, answer) == 0
                     stride = word(answer, 0)
                     for d in range(dims if fine else 0):
                         j, n = word(first, k) + d, word(size, d)
@@ -126,6 +127,7 @@ def read(a):
                             n <= 1 or word(stride, d) == word(strides, j)
                         )
                         fine = fine and same
+                at = 0
                 if fine:
                     fine = call_with(get_data_ptr, x, answer) == 0
                     at = word(answer, 0)

@@ -8,6 +8,7 @@ import functools
 import hashlib
 import linecache
 import os
+import re
 import sys
 import threading
 import warnings
@@ -25,6 +26,10 @@ Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
 _one_at_a_time = threading.RLock()
+
+# In names of files and symbols, which a rule's name becomes part of.
+_UNUSUAL = re.compile(r"[^A-Za-z0-9_-]")
+_LONGEST = 100  # characters, of 255 that a file's name may have
 
 
 def _renew_lock() -> None:
@@ -150,10 +155,13 @@ def _module_name(name: str) -> str:
 def keep(name: str, source: str, also: str = "") -> Generated:
     """Write generated source to the cache folder, or go on without if that is not possible.
 
-    ``also`` is mixed into the file's name: whatever else the compiled code depends on.
+    Args:
+        name: what the file's name begins with, as far as any file and symbol can be called so.
+        source: the text.
+        also: mixed into the file's name: whatever else the compiled code depends on.
     """
     digest = hashlib.sha256(f"{thalweg.__version__}\n{also}\n{source}".encode()).hexdigest()[:16]
-    path = folder() / f"{name}_{digest}.py"
+    path = folder() / f"{_UNUSUAL.sub('_', name)[:_LONGEST]}_{digest}.py"
     try:
         with PrivateFolder(path.parent) as place:
             if not place.holds(path.name):

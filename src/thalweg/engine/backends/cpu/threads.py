@@ -5,17 +5,20 @@ has loaded) costs about two microseconds, starts no second pool to fight over th
 ``torch.set_num_threads``. Where torch was built without GNU OpenMP, threads of Python's serve.
 """
 
+import contextlib
 import ctypes
 import os
 import sys
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import torch
 
 from thalweg.engine.backends.cpu.kernel import Kernel
+from thalweg.engine.interrupts import uninterrupted
 
 # Elements for which waking another thread pays.
 WORTH_A_THREAD = 32768
@@ -71,11 +74,46 @@ def run(kernel: Kernel, arguments: int, threads: int, let_go: bool = False) -> N
     if pool is not None:
         pool(kernel.address, arguments, threads, 0)
     else:
-        call = _free_entry(kernel.address)
-        others = [_threads().submit(call, arguments) for _ in range(threads - 1)]
-        call(arguments)
-        for other in others:
-            other.result()
+        _run_on_pythons(partial(_free_entry(kernel.address), arguments), threads)
+
+
+class _Shared:
+    """A call that other threads may join until it has ended; each draws what it works on."""
+
+    def __init__(self, call: Callable[[], None]) -> None:
+        self._call = call
+        self._change = threading.Condition()
+        self._running = 0
+        self._ended = False
+
+    def join(self) -> None:
+        with self._change:
+            if self._ended:
+                return  # its arguments may be no more
+            self._running += 1
+        self._call()
+        with self._change:
+            self._running -= 1
+            self._change.notify_all()
+
+    def end(self) -> None:
+        """Let no thread join from now on, and wait for those that have."""
+        with self._change:
+            self._ended = True
+            self._change.wait_for(lambda: not self._running)
+
+
+def _run_on_pythons(call: Callable[[], None], threads: int) -> None:
+    shared = _Shared(call)
+    with uninterrupted():  # what others still write would be freed
+        try:
+            # None come once the interpreter ends, or where the system has no more.
+            with contextlib.suppress(RuntimeError):
+                for _ in range(threads - 1):
+                    _threads().submit(shared.join)
+            call()
+        finally:
+            shared.end()
 
 
 def run_holding_gil(function: int, arguments: int, threads: int) -> None:

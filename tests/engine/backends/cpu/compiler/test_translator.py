@@ -15,6 +15,7 @@ from thalweg.engine.backends.cpu.cache import Generated
 from thalweg.engine.backends.cpu.compiler import CompileError, compile_functions
 
 HEAD = """\
+import functools
 import math
 
 import numpy as np
@@ -110,6 +111,60 @@ def swapped(x, y):
     else:
         return y, x
 """,
+    "elements before the loop": """
+def f(a, b):
+    total = 0
+    for x, y in ((a, b), (b, a), (a + b, 7)):
+        a, b = 5 * b, y
+        total = 3 * total + x - y
+    return total + a
+""",
+    "left for good": """
+def f(a, b):
+    for x in (a, b, 3):
+        if x > b:
+            return x
+        return a - x
+    return 0
+""",
+    "given in all ways": """
+def f(a, b):
+    if a > b:
+        x = 1
+    elif a == b:
+        return 7
+    else:
+        x = 2
+    while True:
+        a += 1
+        y = a
+        if a > 5:
+            z = 3
+            break
+        if a == b:
+            z = y
+            break
+    for k in (1, 2):
+        w = k
+        if a == 3:
+            break
+    return x + 10 * y + 100 * z + 1000 * w
+""",
+    "one name, two functions": """
+def twice(x):
+    return 2 * x
+
+
+first = twice
+
+
+def twice(x):
+    return first(x) + 1
+
+
+def f(a, b):
+    return twice(a) - first(b)
+""",
     "nothing follows": """
 def f(a, b):
     while True:
@@ -202,6 +257,62 @@ def test_casts(expression: str) -> None:
     assert result(expression, a=a) == wanted
 
 
+EDGES = (-(2**63), 1 - 2**63, -(2**62), -9, -1, 0, 1, 7, 63, 64, 2**62, 2**63 - 1)
+AT_THE_EDGES: dict[str, Callable[[int, int], int]] = {
+    "a // b": lambda a, b: a // b if b else 0,
+    "a % b": lambda a, b: a % b if b else 0,
+    "a // -1": lambda a, b: -a,
+    "a % -1": lambda a, b: 0,
+    "a // -7": lambda a, b: a // -7,
+    "a % -7": lambda a, b: a % -7,
+    "a // 8": lambda a, b: a // 8,
+    "a % 8": lambda a, b: a % 8,
+    "a % -8": lambda a, b: a % -8,
+    "a << b": lambda a, b: a << b if 0 <= b < 64 else 0,
+    "a >> b": lambda a, b: a >> b if 0 <= b < 64 else a >> 63,
+    "a << 64": lambda a, b: 0,
+    "a >> 64": lambda a, b: a >> 63,
+    "a << 63": lambda a, b: a << 63,
+    "a - b": lambda a, b: a - b,
+    "a * b": lambda a, b: a * b,
+    "-a": lambda a, b: -a,
+    "a + -9223372036854775808": lambda a, b: a - 2**63,
+}
+
+
+@pytest.mark.parametrize("expression", AT_THE_EDGES)
+def test_integers_wrap_and_nothing_ends_the_process(expression: str) -> None:
+    _, run = both(f"def f(a, b):\n    return {expression}", "int64")
+    pairs = list(itertools.product(EDGES, EDGES))
+    a, b = np.array(pairs, dtype=np.int64).T.copy()
+    out = np.zeros_like(a)
+    run(a, b, out)
+    wanted = [(AT_THE_EDGES[expression](*pair) + 2**63) % 2**64 - 2**63 for pair in pairs]
+    assert out.tolist() == wanted
+
+
+OUT_OF_RANGE: dict[str, list[int]] = {
+    "int64(x)": [2**63 - 1, -(2**63), 0, 2**63 - 1, -(2**63), 2],
+    "int64(int8(x))": [127, -128, 0, 127, -128, 2],
+    "int64(uint16(x))": [65535, 0, 0, 65535, 0, 2],
+}
+
+
+@pytest.mark.parametrize("expression", OUT_OF_RANGE)
+def test_floats_out_of_range_become_the_last_integer_there(expression: str) -> None:
+    numbers = [math.inf, -math.inf, math.nan, 1e300, -1e300, 2.9]
+    source = (
+        "def work(t):\n    x = float64_pointer(t)[0]\n    int64_pointer(t)[1] = "
+        + expression
+        + "\n"
+    )
+    run = compiled(names_of(source)["work"])
+    for number, wanted in zip(numbers, OUT_OF_RANGE[expression], strict=True):
+        memory = np.array([number, 0.0])
+        run(memory.ctypes.data)
+        assert memory.view(np.int64)[1] == wanted
+
+
 def test_floats_of_32_bits_stay_so() -> None:
     assert result("float64(float32(a) / float32(3.0))", "float64", 1) == float(np.float32(1) / 3)
     assert result("float64(TENTH)", "float64") == float(np.float32(0.1))
@@ -235,7 +346,39 @@ REFUSED = {
     "x = math": r"math is no number",
     "x = 'text'": r"'text', which no kernel",
     "x = 2**64": r"Pow",
-    "x = 18446744073709551616": r"more than 64 bits",
+    "x = 9223372036854775808": r"not from -2\^63 to 2\^63 - 1",
+    "x = -9223372036854775809": r"not from -2\^63",
+    "if t:\n        x = 1\n    y = x": r"x has no value yet, in one of the ways",
+    "for i in range(t):\n        x = i\n    y = x": r"x has no value yet",
+    "for i in range(t):\n        pass\n    y = i": r"i has no value yet",
+    "while t:\n        x = 1\n        t = 0\n    y = x": r"x has no value yet",
+    "while True:\n        if t:\n            break\n        x = 1\n    y = x": r"x has no",
+    "for i in (1, t):\n        if t:\n            continue\n        x = 1\n    y = x": r"x has no",
+    "for i in range(t):\n        y = NEAR\n        NEAR = 2.0": r"NEAR has no value yet",
+    "NEAR += 1.0": r"NEAR has no value yet",
+    "abs = 1\n    x = abs(1.0)": r"abs is a variable here",
+    "math = 1\n    x = math.inf": r"math is a variable here",
+    "x = t.real": r"t is a variable here",
+    "x = t // 0": r"division by 0",
+    "x = t % 0": r"division by 0",
+    "x = t << -1": r"shift by -1",
+    "x = math.exp(1.0, 2.0)": r"exp of \(float64, float64\); it takes 1 ",
+    "x = math.pow(2.0)": r"pow of \(float64\); it takes 2 ",
+    "x = float64_scratch(0)": r"a literal from 1 to \d+, and got 0",
+    "x = float64_scratch(-1)": r"a literal from 1 to \d+, and got -1",
+    "x = float64_scratch(1000000000)": r"a literal from 1 to \d+, and got 1000000000",
+    "prefetch(t, 1000000000)": r"a literal from 1 to \d+, and got 1000000000",
+    "for i in range():\n        pass": r"one to three bounds",
+    "for i in range(1, 2, 3, 4):\n        pass": r"one to three bounds",
+    "for i in range(3, stop=4):\n        pass": r"one to three bounds",
+    "x = early(t)": r"early returned nothing before, and now int64",
+    "x = wrapped(t)": r"wrapped returned \(int64\) before, and now int64",
+    "x = of_nothing(t)": r"of_nothing must return a value",
+    "x = decorated(t)": r"the source of decorated is not in",
+    "x = by_name(t)": r"by_name must be plain",
+    "x = any_number(t)": r"any_number must be plain",
+    "x = generated(t)": r"generated must be plain",
+    "x = one_way(t)": r"the_other calls itself|one_way calls itself",
     "x = [1]": r"List",
     "x = ~t": r"operator Invert",
     "x = -(t > 0)": r"-x for x of kind bool",
@@ -286,6 +429,56 @@ def mixed(x):
     if x > 0:
         return x
     return 1.0
+
+
+def early(x):
+    if x > 0:
+        return
+    return x
+
+
+def wrapped(x):
+    if x > 0:
+        return (x,)
+    return x
+
+
+def of_nothing(x):
+    return prefetch(x, 64)
+
+
+def hundredfold(function):
+    @functools.wraps(function)
+    def decorated(x):
+        return 100 * function(x)
+
+    return decorated
+
+
+@hundredfold
+def decorated(x):
+    return x
+
+
+def by_name(x, *, y=3):
+    return x + y
+
+
+def any_number(x, *more):
+    return x
+
+
+def generated(x):
+    return x
+    yield x
+
+
+def one_way(x):
+    return the_other(x)
+
+
+def the_other(x):
+    return one_way(x)
 """
 
 

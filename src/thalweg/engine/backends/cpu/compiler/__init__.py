@@ -9,10 +9,11 @@ nearly all of it on questions that do not arise here; this one answers in hundre
 - arithmetic, comparisons, ``and``, ``or``, ``not``, conditional expressions;
 - calls of such functions, of kinds (a cast), of intrinsics, and of ``math``'s functions.
 
-Each variable has one kind, that of its first value. There are no silent conversions: floats of two
-kinds, or a float and an integer, do not mix. Integers compute in 64 bits and wrap; ``//`` and ``%``
-round down, as in Python, and must not divide by zero. ``and`` and ``or`` give conditions. Nothing
-can raise, and what is read or written is not checked.
+Each variable has one kind, that of its first value, and is read only where it has one for certain.
+There are no silent conversions: floats of two kinds, or a float and an integer, do not mix.
+Integers compute in 64 bits and wrap; a range must end more than its step below 2^63. ``//`` and
+``%`` round down, as in Python, and give 0 for a division by 0. ``and`` and ``or`` give conditions.
+Nothing can raise, and what is read or written is not checked.
 """
 
 from thalweg.engine.backends.cpu.compiler.kinds import Intrinsic, Kind, intrinsic

@@ -65,7 +65,7 @@ class Intrinsic:
     Attributes:
         name: in messages.
         takes: the kinds of the arguments; in place of one, ``int`` stands for an integer in the
-            source, and ``float`` for one kind of float, the same wherever it stands.
+            source (a size), and ``float`` for one kind of float, the same wherever it stands.
         gives: the kind of the result, None where there is none, ``float`` as above; several for a
             tuple.
         build: from LLVM's builder and the arguments' code (a literal itself) to the result's.

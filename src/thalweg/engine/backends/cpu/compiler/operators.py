@@ -18,6 +18,9 @@ from thalweg.engine.backends.cpu.compiler.kinds import (
     int64,
 )
 
+# What an intrinsic takes as a literal is a size; a thread's stack holds a few arrays of that many.
+LARGEST_SIZE = 2**14
+
 
 class CompileError(TypeError):
     """The source is none that the compiler takes."""
@@ -29,7 +32,6 @@ _FLOAT_OPERATORS: Mapping[type, str] = {
 _INTEGER_OPERATORS: Mapping[type, str] = {
     **{ast.Add: "add", ast.Sub: "sub", ast.Mult: "mul"},
     **{ast.BitAnd: "and_", ast.BitOr: "or_", ast.BitXor: "xor"},
-    **{ast.LShift: "shl", ast.RShift: "ashr"},
 }
 _CONDITION_OPERATORS = {op: _INTEGER_OPERATORS[op] for op in (ast.BitAnd, ast.BitOr, ast.BitXor)}
 _COMPARISONS: Mapping[type, str] = {
@@ -44,6 +46,7 @@ _LLVM_FUNCTIONS: Mapping[Any, str] = {
     math.sqrt: "llvm.sqrt",
     np.floor: "llvm.floor",
 }
+_OF_TWO = {math.pow}
 # The mathematical library's, which has an f at the end of those for float32.
 _LIBRARY_FUNCTIONS: Mapping[Any, str] = {
     **{math.atan: "atan", math.expm1: "expm1", math.log1p: "log1p", math.tanh: "tanh"},
@@ -55,9 +58,11 @@ def constant(number: Any) -> Value | None:
     if isinstance(number, bool | np.bool_):
         return Value(boolean, ir.Constant(boolean.type, int(number)))
     if isinstance(number, int | np.integer):
-        # Beyond 64 bits they would wrap without a word; up to 2^64 they are bits.
-        if not -(2**63) <= int(number) < 2**64:
-            raise CompileError(f"got the integer {number}, which has more than 64 bits")
+        if not -(2**63) <= int(number) < 2**63:
+            raise CompileError(
+                f"got the integer {number}, which is not from -2^63 to 2^63 - 1; for 64 bits of "
+                "which the first is set, write it less 2^64"
+            )
         return Value(int64, ir.Constant(int64.type, int(number)), int(number))
     if isinstance(number, np.float32):
         return Value(float32, ir.Constant(float32.type, float(number)))
@@ -81,6 +86,8 @@ def binary(builder: Any, operator: type, a: Value, b: Value) -> Value:
         a, b = widened(builder, a), widened(builder, b)
         if operator in _INTEGER_OPERATORS:
             return Value(int64, getattr(builder, _INTEGER_OPERATORS[operator])(a.code, b.code))
+        if operator in (ast.LShift, ast.RShift):
+            return Value(int64, _shifted(builder, operator is ast.LShift, a, b))
         if operator in (ast.FloorDiv, ast.Mod):
             return Value(int64, _divided(builder, operator is ast.Mod, a, b))
     raise CompileError(
@@ -89,20 +96,41 @@ def binary(builder: Any, operator: type, a: Value, b: Value) -> Value:
     )
 
 
+def _shifted(builder: Any, left: bool, a: Value, b: Value) -> Any:
+    """a moved by b bits; all of them for b beyond 63, where LLVM's own operators say nothing."""
+    if b.literal is not None and b.literal < 0:
+        raise CompileError(f"got a shift by {b.literal}, which must not be negative")
+    last = ir.Constant(int64.type, 63)
+    if b.literal is not None and b.literal <= 63:
+        return (builder.shl if left else builder.ashr)(a.code, b.code)
+    within = builder.icmp_unsigned("<=", b.code, last)
+    by = builder.select(within, b.code, last)
+    if left:
+        zero = ir.Constant(int64.type, 0)
+        return builder.select(within, builder.shl(a.code, by), zero)
+    return builder.ashr(a.code, by)
+
+
 def _divided(builder: Any, rest: bool, a: Value, b: Value) -> Any:
-    """The quotient rounded down, or what is left."""
+    """The quotient rounded down, or what is left; 0 for b = 0."""
+    if b.literal == 0:
+        raise CompileError("got a division by 0")
     if b.literal is not None and b.literal > 0 and b.literal & (b.literal - 1) == 0:
         if rest:
             return builder.and_(a.code, ir.Constant(int64.type, b.literal - 1))
         return builder.ashr(a.code, ir.Constant(int64.type, b.literal.bit_length() - 1))
-    zero = ir.Constant(int64.type, 0)
-    left = builder.srem(a.code, b.code)
+    zero, one = (ir.Constant(int64.type, n) for n in (0, 1))
+    # By 0, and -2^63 by -1, the processor would end the process.
+    trivial = builder.icmp_unsigned("<", builder.add(b.code, one), ir.Constant(int64.type, 2))
+    divisor = builder.select(trivial, one, b.code)
+    left = builder.srem(a.code, divisor)
     # LLVM rounds towards zero: one less where something is left and the signs differ.
-    differ = builder.icmp_signed("<", builder.xor(left, b.code), zero)
+    differ = builder.icmp_signed("<", builder.xor(left, divisor), zero)
     down = builder.and_(builder.icmp_signed("!=", left, zero), differ)
     if rest:
-        return builder.add(left, builder.select(down, b.code, zero))
-    return builder.sub(builder.sdiv(a.code, b.code), builder.zext(down, int64.type))
+        return builder.add(left, builder.select(down, divisor, zero))
+    quotient = builder.sub(builder.sdiv(a.code, divisor), builder.zext(down, int64.type))
+    return builder.select(trivial, builder.mul(a.code, b.code), quotient)
 
 
 def compared(builder: Any, operator: type, a: Value, b: Value) -> Value:
@@ -144,7 +172,8 @@ def truth(builder: Any, x: Value) -> Value:
 def cast(builder: Any, kind: Kind, x: Value) -> Value:
     """A number as another kind: integers keep their lower bits, floats round to the nearest.
 
-    A float that becomes an integer loses its fraction and must be within the integer's range.
+    A float that becomes an integer loses its fraction; beyond the integer's range it becomes the
+    last one there, and NaN becomes 0.
     """
     if x.kind == kind:
         return x
@@ -161,7 +190,10 @@ def _cast(builder: Any, kind: Kind, x: Value) -> Any:
     elif kind.is_float and whole:
         change = builder.sitofp if x.kind.signed else builder.uitofp
     elif kind.is_integer and x.kind.is_float:
-        change = builder.fptosi if kind.signed else builder.fptoui
+        name = "llvm.fptosi.sat" if kind.signed else "llvm.fptoui.sat"
+        types = [kind.type, x.kind.type]
+        to_integer = ir.FunctionType(kind.type, types[1:])
+        return builder.call(builder.module.declare_intrinsic(name, types, to_integer), [x.code])
     elif kind.is_integer and whole:
         if kind.type.width < x.kind.type.width:
             change = builder.trunc
@@ -182,11 +214,11 @@ def function(builder: Any, called: Any, arguments: Sequence[Value]) -> Value | N
         return None
     if inside is None and library is None:
         return None
-    kinds = {x.kind for x in arguments}
-    if len(kinds) != 1 or not next(iter(kinds)).is_float:
+    kinds, count = {x.kind for x in arguments}, 2 if called in _OF_TWO else 1
+    if len(arguments) != count or len(kinds) != 1 or not next(iter(kinds)).is_float:
         raise CompileError(
             f"got {called.__name__} of ({', '.join(x.kind.name for x in arguments)}); it takes "
-            "floats of one kind"
+            f"{count} of one kind of float"
         )
     (kind,) = kinds
     kind_of_function = ir.FunctionType(kind.type, [kind.type] * len(arguments))
@@ -220,6 +252,10 @@ def _fitting(builder: Any, called: Intrinsic, k: int, arguments: Sequence[Value]
     """The code of argument k, a literal itself."""
     x, wanted = arguments[k], called.takes[k]
     if wanted is int and x.literal is not None:
+        if not 1 <= x.literal <= LARGEST_SIZE:
+            raise CompileError(
+                f"{called.name} takes a literal from 1 to {LARGEST_SIZE}, and got {x.literal}"
+            )
         return x.literal
     if wanted is float and x.kind.is_float:
         wanted = arguments[called.takes.index(float)].kind

@@ -3,6 +3,7 @@
 import ast
 import builtins
 import functools
+import inspect
 import linecache
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -22,6 +23,8 @@ _SIMPLE = (
     *(ast.IfExp, ast.expr_context, ast.operator, ast.unaryop, ast.cmpop, ast.boolop),
 )
 _ABSENT = object()
+# What a call does not simply run: generators, coroutines, and functions of any number of arguments.
+_NOT_PLAIN = inspect.CO_GENERATOR | inspect.CO_VARARGS | inspect.CO_VARKEYWORDS
 
 
 @dataclass
@@ -31,12 +34,14 @@ class _Loop:
     Attributes:
         again: where ``continue`` leads.
         after: where ``break`` leads.
-        is_left: whether there was a ``break``.
+        known_again: for each way that leads there, the variables that have a value.
+        known_after: the same of ``after``.
     """
 
     again: Any
     after: Any
-    is_left: bool = False
+    known_again: list[set[str]] = field(default_factory=list)
+    known_after: list[set[str]] = field(default_factory=list)
 
 
 @dataclass
@@ -47,17 +52,23 @@ class _Call:
         function: the function.
         end: the block that follows it.
         variables: by name, their kinds and where they lie.
+        known: the names of those that have a value, whichever way led to the statement.
         loops: those around the statement, the innermost last.
-        results: where the results lie, once a ``return`` was met.
-        is_tuple: whether several are returned.
+        returned: once a ``return`` was met, the kind of its value, a tuple of kinds, or None.
+        results: where the results lie.
     """
 
     function: FunctionType
     end: Any
     variables: dict[str, tuple[Kind, Any]] = field(default_factory=dict)
+    known: set[str] = field(default_factory=set)
     loops: list[_Loop] = field(default_factory=list)
-    results: list[tuple[Kind, Any]] | None = None
-    is_tuple: bool = False
+    returned: Any = _ABSENT
+    results: list[Any] = field(default_factory=list)
+
+    def has_variable(self, name: str) -> bool:
+        """Whether the name is the function's own: then it is none of the module's, anywhere."""
+        return name in self.function.__code__.co_varnames
 
 
 class Translator:
@@ -94,8 +105,10 @@ class Translator:
         """The results of a function that is put here: a value, a tuple of values, or None."""
         if any(call.function is function for call in self._calls):
             raise CompileError(f"{function.__name__} calls itself, which no kernel can")
-        definition = _definition(function)
-        names = [a.arg for a in definition.args.args]
+        definition, code = _definition(function), function.__code__
+        names = code.co_varnames[: code.co_argcount]
+        if code.co_flags & _NOT_PLAIN or code.co_kwonlyargcount:
+            raise CompileError(f"{function.__name__} must be plain, of positional arguments")
         if len(names) != len(arguments):
             raise CompileError(
                 f"{function.__name__} takes {len(names)} arguments, and got {len(arguments)}"
@@ -106,15 +119,15 @@ class Translator:
             self._set(name, value)
         self._block(definition.body)
         if not self._builder.block.is_terminated:
-            if call.results is not None:
+            if call.returned not in (_ABSENT, None):
                 raise CompileError(f"{function.__name__} ends without a result in one of its ways")
             self._builder.branch(call.end)
         self._builder.position_at_end(call.end)
         self._calls.pop()
-        if call.results is None:
-            return None
-        values = tuple(Value(kind, self._builder.load(at)) for kind, at in call.results)
-        return values if call.is_tuple else values[0]
+        found = [self._builder.load(at) for at in call.results]
+        if isinstance(call.returned, tuple):
+            return tuple(map(Value, call.returned, found))
+        return Value(call.returned, *found) if found else None
 
     @property
     def _call(self) -> _Call:
@@ -196,6 +209,7 @@ class Translator:
                 f"{name} was {kind.name}, and got {value.kind.name}; a variable keeps its kind"
             )
         self._builder.store(value.code, at)
+        self._call.known.add(name)
 
     def _place(self, node: ast.Subscript) -> tuple[Kind, Any]:
         """An element's kind and where it lies."""
@@ -212,26 +226,34 @@ class Translator:
         self._builder.store(value.code, at)
 
     def _if(self, node: ast.If) -> None:
-        builder = self._builder
+        builder, before, ways = self._builder, self._call.known, []
         condition = self._condition(node.test)
-        blocks = [builder.append_basic_block(name) for name in ("if", "else")]
+        blocks = [builder.append_basic_block(name) for name in ("if", "else", "after")]
+        after = blocks.pop()
         builder.cbranch(condition, *blocks)
-        ends = []
         for block, statements in zip(blocks, (node.body, node.orelse), strict=True):
-            builder.position_at_end(block)
+            self._go_on(block, [before])
             self._block(statements)
-            ends.append(builder.block)
-        open_ends = [end for end in ends if not end.is_terminated]
-        if not open_ends:
-            return  # nothing follows
-        after = builder.append_basic_block("after")
-        for end in open_ends:
-            builder.position_at_end(end)
-            builder.branch(after)
-        builder.position_at_end(after)
+            if not builder.block.is_terminated:
+                builder.branch(after)
+                ways.append(self._call.known)
+        self._go_on(after, ways)
+
+    def _go_on(self, block: Any, ways: Sequence[set[str]]) -> None:
+        """Translate what follows into a block.
+
+        Args:
+            block: the block.
+            ways: for each way that leads there, the variables that have a value.
+        """
+        self._builder.position_at_end(block)
+        if ways:
+            self._call.known = set.intersection(*ways)
+        else:
+            self._builder.unreachable()
 
     def _while(self, node: ast.While) -> None:
-        builder = self._builder
+        builder, before = self._builder, self._call.known
         test, body, after = (builder.append_basic_block(name) for name in ("while", "do", "after"))
         builder.branch(test)
         builder.position_at_end(test)
@@ -240,25 +262,22 @@ class Translator:
             builder.branch(body)
         else:
             builder.cbranch(self._condition(node.test), body, after)
-        if not self._loop(node, body, test, after) and for_ever:
-            builder.unreachable()
+        self._go_on(body, [before])
+        loop = self._loop(node, test, after)
+        self._go_on(after, loop.known_after if for_ever else [before])
 
-    def _loop(self, node: ast.For | ast.While, body: Any, again: Any, after: Any) -> bool:
-        """Translate a loop's statements from a block on, and go on behind it.
-
-        Returns whether a ``break`` leads there.
-        """
+    def _loop(self, node: ast.For | ast.While, again: Any, after: Any) -> _Loop:
+        """Translate a loop's statements, from where the builder is."""
         if node.orelse:
             raise CompileError("got a loop with else")
         loop = _Loop(again, after)
         self._call.loops.append(loop)
-        self._builder.position_at_end(body)
         self._block(node.body)
         if not self._builder.block.is_terminated:
             self._builder.branch(again)
+            loop.known_again.append(self._call.known)
         self._call.loops.pop()
-        self._builder.position_at_end(after)
-        return loop.is_left
+        return loop
 
     def _for(self, node: ast.For) -> None:
         if isinstance(node.iter, ast.Tuple):
@@ -267,6 +286,8 @@ class Translator:
         if not (isinstance(node.iter, ast.Call) and self._named(node.iter.func) is range):
             raise CompileError("a loop goes over range(...) or a tuple that is written out")
         bounds = [self._integer(bound) for bound in node.iter.args]
+        if not 1 <= len(bounds) <= 3 or node.iter.keywords:
+            raise CompileError("a range has one to three bounds, by place")
         zero, one = (operators.constant(n) for n in (0, 1))
         assert zero is not None
         assert one is not None
@@ -275,7 +296,7 @@ class Translator:
         step = bounds[2] if len(bounds) > 2 else one
         if step.literal is None or step.literal <= 0:
             raise CompileError("the step of a range must be an integer above 0 in the source")
-        builder = self._builder
+        builder, before = self._builder, self._call.known
         counter = self._entry.alloca(int64.type)
         builder.store(start.code, counter)
         test, body, again, after = (
@@ -288,43 +309,53 @@ class Translator:
         builder.position_at_end(again)
         builder.store(builder.add(builder.load(counter), step.code, flags=("nsw",)), counter)
         builder.branch(test)
-        builder.position_at_end(body)
+        self._go_on(body, [before])
         self._assign(node.target, Value(int64, builder.load(counter)))
-        self._loop(node, body, again, after)
+        self._loop(node, again, after)
+        self._go_on(after, [before])
 
     def _unrolled(self, node: ast.For, values: ast.Tuple) -> None:
-        after = self._builder.append_basic_block("after")
-        for element in values.elts:
-            self._assign(node.target, self._evaluated(element))
+        after, ways = self._builder.append_basic_block("after"), []
+        # All of them before the loop, as in Python: it may change what they are made of.
+        for value in [self._evaluated(element) for element in values.elts]:
+            if self._builder.block.is_terminated:
+                break  # the loop was left for good
+            self._assign(node.target, value)
             following = self._builder.append_basic_block("next")
-            self._loop(node, self._builder.block, following, after)
-            self._builder.position_at_end(following)
-        self._builder.branch(after)
-        self._builder.position_at_end(after)
+            loop = self._loop(node, following, after)
+            ways += loop.known_after
+            self._go_on(following, loop.known_again)
+        if not self._builder.block.is_terminated:
+            self._builder.branch(after)
+            ways.append(self._call.known)
+        self._go_on(after, ways)
 
     def _leave_loop(self, node: ast.Continue | ast.Break) -> None:
-        loop = self._call.loops[-1]
-        leaves = isinstance(node, ast.Break)
-        loop.is_left = loop.is_left or leaves
-        self._builder.branch(loop.after if leaves else loop.again)
+        loop, known = self._call.loops[-1], self._call.known
+        if isinstance(node, ast.Break):
+            self._builder.branch(loop.after)
+            loop.known_after.append(known)
+        else:
+            self._builder.branch(loop.again)
+            loop.known_again.append(known)
 
     def _return(self, node: ast.Return) -> None:
-        call = self._call
-        if node.value is not None:
-            found = self._evaluated(node.value)
-            values = found if isinstance(found, tuple) else (found,)
-            if call.results is None:
-                call.is_tuple = isinstance(found, tuple)
-                call.results = [(v.kind, self._entry.alloca(v.kind.type)) for v in values]
-            kinds = [kind for kind, _ in call.results]
-            if [v.kind for v in values] != kinds:
-                raise CompileError(
-                    f"{call.function.__name__} returned {', '.join(k.name for k in kinds)} before"
-                )
-            for value, (_, at) in zip(values, call.results, strict=True):
-                self._builder.store(value.code, at)
-        elif call.results is not None:
-            raise CompileError(f"{call.function.__name__} returned a value before")
+        call, name = self._call, self._call.function.__name__
+        found = None if node.value is None else self._evaluated(node.value)
+        if found is None and node.value is not None:
+            raise CompileError(f"{name} must return a value, and got nothing")
+        values = found if isinstance(found, tuple) else () if found is None else (found,)
+        kinds = tuple(value.kind for value in values)
+        returned = kinds if isinstance(found, tuple) else kinds[0] if kinds else None
+        if call.returned is _ABSENT:
+            call.returned = returned
+            call.results = [self._entry.alloca(kind.type) for kind in kinds]
+        if call.returned != returned:
+            raise CompileError(
+                f"{name} returned {_names_of(call.returned)} before, and now {_names_of(returned)}"
+            )
+        for value, at in zip(values, call.results, strict=True):
+            self._builder.store(value.code, at)
         self._builder.branch(call.end)
 
     # ---- expressions -----------------------------------------------------------------------
@@ -354,6 +385,8 @@ class Translator:
     def _named(self, node: ast.expr) -> Any:
         """What a name of the source's surroundings stands for."""
         if isinstance(node, ast.Name):
+            if self._call.has_variable(node.id):
+                raise CompileError(f"{node.id} is a variable here, and must be of the module")
             names = self._call.function.__globals__
             found = names.get(node.id, getattr(builtins, node.id, _ABSENT))
         elif isinstance(node, ast.Attribute):
@@ -365,7 +398,9 @@ class Translator:
         return found
 
     def _name(self, node: ast.Name | ast.Attribute) -> Value:
-        if isinstance(node, ast.Name) and node.id in self._call.variables:
+        if isinstance(node, ast.Name) and self._call.has_variable(node.id):
+            if node.id not in self._call.known:
+                raise CompileError(f"{node.id} has no value yet, in one of the ways that lead here")
             kind, at = self._call.variables[node.id]
             return Value(kind, self._builder.load(at))
         found = operators.constant(self._named(node))
@@ -391,6 +426,10 @@ class Translator:
         return operators.binary(self._builder, type(node.op), a, b)
 
     def _unary(self, node: ast.UnaryOp) -> Value:
+        # -2^63 is an integer of 64 bits, and 2^63 is none.
+        match node:
+            case ast.UnaryOp(ast.USub(), ast.Constant(int(n))) if not isinstance(n, bool):
+                return self._constant(ast.Constant(-n))
         x = self._value(node.operand)
         if isinstance(node.op, ast.USub):
             return operators.negative(self._builder, x)
@@ -528,21 +567,29 @@ def _described(value: Any) -> str:
     return value.kind.name if isinstance(value, Value) else f"{len(value)} values"
 
 
+def _names_of(kinds: Any) -> str:
+    """What a function returned, for messages."""
+    if kinds is None:
+        return "nothing"
+    return f"({', '.join(k.name for k in kinds)})" if isinstance(kinds, tuple) else str(kinds.name)
+
+
 def _definition(function: FunctionType) -> ast.FunctionDef:
     """A function's source, as a tree."""
     code = function.__code__
     found = _definitions(code.co_filename, "".join(linecache.getlines(code.co_filename)))
-    definition = found.get(function.__name__)
-    if definition is None:
+    # By its line: a name may be given twice, or to what a decorator has made.
+    definition = found.get(code.co_firstlineno)
+    if definition is None or definition.name != code.co_name:
         raise CompileError(
             f"the source of {function.__name__} is not in {code.co_filename}; a kernel calls "
-            "functions of modules"
+            "functions of modules that have no decorators"
         )
     return definition
 
 
 @functools.lru_cache(maxsize=8)
-def _definitions(name: str, source: str) -> dict[str, ast.FunctionDef]:
-    """The functions that a source defines, by their names."""
+def _definitions(name: str, source: str) -> dict[int, ast.FunctionDef]:
+    """The functions that a source defines, by their first lines."""
     statements = ast.parse(source, name).body
-    return {s.name: s for s in statements if isinstance(s, ast.FunctionDef)}
+    return {s.lineno: s for s in statements if isinstance(s, ast.FunctionDef)}
