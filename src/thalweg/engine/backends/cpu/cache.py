@@ -95,8 +95,9 @@ class Generated:
 
     def address(self, function: str) -> int:
         """The machine code of one of its functions: from disk, or compiled now and kept."""
-        if not self._addresses:
-            self._addresses = self._found() or self._compiled()
+        with _one_at_a_time:
+            if not self._addresses:
+                self._addresses = self._found() or self._compiled()
         return self._addresses[f"{self.name}.{function}"]
 
     @property

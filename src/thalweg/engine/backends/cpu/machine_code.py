@@ -67,13 +67,13 @@ def unpack(content: bytes, name: str) -> dict[str, int]:
     return load(code, header["symbols"], header["calls"])
 
 
-def load(code: bytes, symbols: Sequence[str], calls: Sequence[str] = ()) -> dict[str, int]:
+def load(code: bytes, symbols: Sequence[str], calls: Sequence[str] | None = None) -> dict[str, int]:
     """Load object code: by symbol, the addresses of its functions.
 
     Args:
         code: the code.
         symbols: of its functions.
-        calls: the symbols that it calls, as far as they are known.
+        calls: the symbols that it calls; None: they are looked up in the code.
 
     Raises:
         ValueError: it lacks a function, or calls what is not there.
@@ -81,7 +81,7 @@ def load(code: bytes, symbols: Sequence[str], calls: Sequence[str] = ()) -> dict
     from llvmlite import binding
 
     process = ctypes.CDLL(None)
-    for called in calls:
+    for called in (_undefined(code) or ()) if calls is None else calls:
         try:
             place = ctypes.cast(getattr(process, called), ctypes.c_void_p).value
         except AttributeError:  # LLVM would end the process over a symbol it cannot resolve
