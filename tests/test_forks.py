@@ -38,6 +38,9 @@ HELD_BY: dict[str, Callable[[], Any]] = {
     "thalweg.engine.engine.Engine": lambda: _optimizer()._engine
 }
 
+# Of a lock that lives as long as one call: no child goes on with that.
+OF_A_CALL = {("thalweg.engine.backends.cpu.threads", "_Shared._change")}
+
 
 def places_of_locks(source: str) -> set[str]:
     """The names to which locks are assigned, within their class, if any: ``Engine._lock``."""
@@ -78,6 +81,7 @@ ALL = sorted(
     for path in MODULES
     if any(name in (source := path.read_text()) for name in LOCKS)
     for place in places_of_locks(source)
+    if (module_name(path), place) not in OF_A_CALL
 )
 
 
