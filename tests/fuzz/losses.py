@@ -120,14 +120,15 @@ def programs() -> st.SearchStrategy[Program]:
 
 def run_all(some: list[Program], ours: bool) -> list[Returned | Raised]:
     """What becomes of each program. One process runs many: imports take most of the time."""
-    found: list[Returned | Raised] = []
-    for program in some:
-        try:
-            found.append(Returned(run(program, ours)))
-        except Exception as error:
-            kinds = tuple(kind.__name__ for kind in type(error).__mro__)
-            found.append(Raised(kinds, str(error)))
-    return found
+    return [outcome(program, ours) for program in some]
+
+
+def outcome(program: Program, ours: bool) -> Returned | Raised:
+    """What becomes of a program."""
+    try:
+        return Returned(run(program, ours))
+    except Exception as error:
+        return Raised(tuple(kind.__name__ for kind in type(error).__mro__), str(error))
 
 
 def run(program: Program, ours: bool) -> list[Any]:
@@ -155,7 +156,7 @@ def _operands(program: Program, call: Call) -> dict[str, Tensor]:
         t = value.clone()
         if t.is_floating_point():
             t = t.to(DTYPES[program.dtype])
-        of_classes = name in ("weight", "linear_weight", "linear_bias")
+        of_classes = name in ("linear_weight", "linear_bias") or (name == "weight" and t.ndim == 1)
         if program.rows is not None and not of_classes and call.name != "ctc_loss":
             t = t[: program.rows]
         t = BY_LAYOUT[layout](t) if layout and t.numel() else t
