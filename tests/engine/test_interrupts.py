@@ -21,7 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.engine import interrupted_steps
 from tests.engine.interrupted_steps import SUBJECTS, Subject
-from tests.engine.interrupting import instructions, interrupt_before
+from tests.engine.interrupting import instructions, interrupt_before, traced
 from thalweg import optim
 from thalweg.engine.interrupts import uninterrupted
 from thalweg.optim import carried_average
@@ -281,6 +281,33 @@ def _check_instructions(name: str, steps: int, count: int) -> None:
         while subject.k < steps + 2:
             subject.step()
         assert subject.content() == contents[2], place
+
+
+def test_a_plan_that_another_signal_ends_is_made_anew() -> None:
+    """Parameters are numbered anew, and their scalar states with them, before any instruction."""
+
+    def handle(*_: Any) -> None:
+        raise TimeoutError
+
+    before = signal.signal(signal.SIGUSR1, handle)
+    try:
+        number, count = 0, 1
+        while number < count:
+            first, second = (torch.nn.Parameter(torch.ones(3)) for _ in range(2))
+            first.grad, second.grad = torch.ones(3), torch.ones(3)
+            optimizer = optim.SGD([first], lr=0.5, foreach=True)
+            optimizer.step()
+            optimizer.add_param_group({"params": [second]})
+            try:
+                count = traced(optimizer.step, "engine/plan.py", number, signal.SIGUSR1)
+            except TimeoutError:
+                count = number + 2
+                optimizer.step()
+            assert (first.tolist(), second.tolist()) == ([0.0] * 3, [0.5] * 3), number
+            number += 1
+        assert number > 500
+    finally:
+        signal.signal(signal.SIGUSR1, before)
 
 
 @pytest.mark.slow

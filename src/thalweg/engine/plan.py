@@ -19,7 +19,6 @@ from thalweg.engine.backends.base import Backend, Subject, Unit
 from thalweg.engine.backends.cpu.addresses import Identities, watched
 from thalweg.engine.backends.cpu.together import Together
 from thalweg.engine.initial_states import check_state, formats_of, prepare_state
-from thalweg.engine.interrupts import uninterrupted
 from thalweg.engine.overlaps import Ranges
 from thalweg.engine.scalars import ScalarStates
 from thalweg.engine.slots import GradientKind, Group, Slot, Values, slots_of
@@ -144,18 +143,26 @@ class Planner:
         rule: the rule.
 
     Attributes:
-        slots: the parameters, as they were when they were last looked at.
-        scalars: their scalar states.
         former: what the plan found of states, until each is updated.
     """
 
     def __init__(self, rule: Rule) -> None:
         self.rule = rule
-        self.slots: list[Slot] = []
-        self.scalars = ScalarStates(rule, [])
+        # The numbers of the one are those of the other: one store, which no signal cuts in two.
+        self._numbered: tuple[list[Slot], ScalarStates] = [], ScalarStates(rule, [])
         self.former = FormerEntries()
         self._programs: dict[tuple[float, ...], Program] = {}  # found during one plan
         self._units: OrderedDict[Any, Sequence[Unit]] = OrderedDict()
+
+    @property
+    def slots(self) -> list[Slot]:
+        """The parameters, as they were when they were last looked at."""
+        return self._numbered[0]
+
+    @property
+    def scalars(self) -> ScalarStates:
+        """Their scalar states."""
+        return self._numbered[1]
 
     def plan(
         self, owner: Owner, values: Values | None, apart: frozenset[int] = frozenset()
@@ -310,8 +317,7 @@ class Planner:
                 if not same:
                     scalars.table[slot.index] = self.scalars.table[old.index]
         self.forget_units()
-        with uninterrupted():  # the numbers of the one are those of the other
-            self.slots, self.scalars = slots, scalars
+        self._numbered = slots, scalars
 
     def program(self, owner: Owner, slot: Slot) -> Program:
         """The program of a parameter's next update, which counts one step more."""
