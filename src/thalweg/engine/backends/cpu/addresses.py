@@ -2,7 +2,7 @@
 
 From Python, ``p.grad``, ``data_ptr()``, ``stride()`` and a version bump cost 0.1 µs or more each:
 for a thousand small parameters several times what their update costs. A compiled loop over torch's
-own functions (see ``torch_internals.py``) answers in a few nanoseconds each. Where one of them is
+own functions (see ``torch_internals/``) answers in a few nanoseconds each. Where one of them is
 missing, the same questions are asked from Python.
 """
 

@@ -19,6 +19,7 @@ import torch
 
 from thalweg.engine.backends.cpu.kernel import Kernel
 from thalweg.engine.interrupts import uninterrupted
+from thalweg.forks import in_child
 
 # Elements for which waking another thread pays.
 WORTH_A_THREAD = 32768
@@ -48,12 +49,9 @@ def of_use(wanted: int) -> int:
     return count
 
 
+@in_child
 def _begin_in_child() -> None:
     _Pool.lost = _Pool.used
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_begin_in_child)
 
 
 def run(kernel: Kernel, arguments: int, threads: int, let_go: bool = False) -> None:
