@@ -81,7 +81,7 @@ def as_double(value: Any) -> Any:
 def defaults(name: str) -> dict[str, Any]:
     """The constructor's default options."""
     parameters = inspect.signature(getattr(optim, name)).parameters.values()
-    known = {p.name: p.default for p in parameters if p.name not in ("params", "transforms")}
+    known = {p.name: p.default for p in parameters if p.name not in ("params", "extras")}
     return known | ({"decoupled_weight_decay": True} if name == "AdamW" else {})
 
 

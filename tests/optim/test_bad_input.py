@@ -164,7 +164,7 @@ def test_fused_excludes_other_implementations(name: str, flag: str) -> None:
 
 @pytest.mark.parametrize("name", ALL)
 def test_signatures_are_torchs(name: str) -> None:
-    """Names, order, kinds and defaults; ``fused`` where torch has none, and last ``transforms``."""
+    """Names, order, kinds and defaults; ``fused`` where torch has none, and the extras last."""
 
     def arguments(library: Any) -> list[tuple[str, Any, Any]]:
         found = inspect.signature(getattr(library, name)).parameters.values()
@@ -172,8 +172,8 @@ def test_signatures_are_torchs(name: str) -> None:
 
     ours, theirs = arguments(optim), arguments(torch.optim)
     assert [a for a in ours if a in theirs] == theirs
-    assert {a[0] for a in ours if a not in theirs} <= {"fused", "transforms"}
-    assert ours[-1] == ("transforms", inspect.Parameter.KEYWORD_ONLY, ())
+    assert {a[0] for a in ours if a not in theirs} <= {"fused", "extras"}
+    assert ours[-1][:2] == ("extras", inspect.Parameter.VAR_KEYWORD)
 
 
 # -------------------------------------------------------------------------------------- parameters

@@ -4,11 +4,12 @@ Paper: Zeiler, "ADADELTA: An Adaptive Learning Rate Method", 2012, Algorithm 1, 
 (the paper's is 1).
 """
 
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 
-from thalweg.optim.optimizer import Number, Optimizer, Params, Transforms
+from thalweg.optim.extras import Extras
+from thalweg.optim.optimizer import Number, Optimizer, Params
 from thalweg.optim.options import given_but_fused
 from thalweg.ranges import NON_NEGATIVE, Range
 from thalweg.rule import Rule, sqrt
@@ -72,6 +73,6 @@ class Adadelta(Optimizer, torch.optim.Adadelta):
         maximize: bool = False,
         differentiable: bool = False,
         fused: bool | None = None,
-        transforms: Transforms = (),
+        **extras: Unpack[Extras],
     ) -> None:
-        super().__init__(params, given_but_fused(locals()), transforms, fused=fused)
+        super().__init__(params, given_but_fused(locals()), fused=fused, **extras)

@@ -5,11 +5,12 @@ Optimization", 2011, the diagonal form of Figure 1 without a proximal term.
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 
-from thalweg.optim.optimizer import Number, Optimizer, Params, Transforms
+from thalweg.optim.extras import Extras
+from thalweg.optim.optimizer import Number, Optimizer, Params
 from thalweg.optim.options import given
 from thalweg.ranges import NON_NEGATIVE
 from thalweg.rule import Rule, sqrt
@@ -82,9 +83,9 @@ class Adagrad(Optimizer, torch.optim.Adagrad):
         maximize: bool = False,
         differentiable: bool = False,
         fused: bool | None = None,
-        transforms: Transforms = (),
+        **extras: Unpack[Extras],
     ) -> None:
-        super().__init__(params, given(locals()), transforms)
+        super().__init__(params, given(locals()), **extras)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         super().add_param_group(param_group)

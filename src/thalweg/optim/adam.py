@@ -6,11 +6,12 @@ moments without bias correction, as torch has it.
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 
-from thalweg.optim.optimizer import Number, Optimizer, Params, Transforms
+from thalweg.optim.extras import Extras
+from thalweg.optim.optimizer import Number, Optimizer, Params
 from thalweg.optim.options import check_tensor_options, given
 from thalweg.ranges import FRACTION, NON_NEGATIVE
 from thalweg.rule import Rule, lerp, maximum, sqrt
@@ -85,9 +86,9 @@ class Adam(Optimizer, torch.optim.Adam):
         differentiable: bool = False,
         fused: bool | None = None,
         decoupled_weight_decay: bool = False,
-        transforms: Transforms = (),
+        **extras: Unpack[Extras],
     ) -> None:
-        super().__init__(params, given(locals()), transforms)
+        super().__init__(params, given(locals()), **extras)
 
     def check_options(self, group: Mapping[str, Any]) -> None:
         super().check_options(group)

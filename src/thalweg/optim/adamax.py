@@ -4,11 +4,12 @@ Paper: Kingma and Ba, "Adam: A Method for Stochastic Optimization", 2015, Algori
 no eps; like torch's, this one adds it to |g| before the maximum, so that the norm is never zero.
 """
 
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 
-from thalweg.optim.optimizer import Number, Optimizer, Params, Transforms
+from thalweg.optim.extras import Extras
+from thalweg.optim.optimizer import Number, Optimizer, Params
 from thalweg.optim.options import given_but_fused
 from thalweg.ranges import FRACTION, NON_NEGATIVE
 from thalweg.rule import Rule, abs, lerp, maximum
@@ -70,6 +71,6 @@ class Adamax(Optimizer, torch.optim.Adamax):
         differentiable: bool = False,
         capturable: bool = False,
         fused: bool | None = None,
-        transforms: Transforms = (),
+        **extras: Unpack[Extras],
     ) -> None:
-        super().__init__(params, given_but_fused(locals()), transforms, fused=fused)
+        super().__init__(params, given_but_fused(locals()), fused=fused, **extras)

@@ -3,12 +3,13 @@
 Paper: Loshchilov and Hutter, "Decoupled Weight Decay Regularization", 2019, Algorithm 2.
 """
 
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 
 from thalweg.optim.adam import STATES, Adam, adam
-from thalweg.optim.optimizer import Number, Params, Transforms
+from thalweg.optim.extras import Extras
+from thalweg.optim.optimizer import Number, Params
 from thalweg.optim.options import given
 from thalweg.rule import Rule
 
@@ -59,11 +60,9 @@ class AdamW(Adam, torch.optim.AdamW):
         capturable: bool = False,
         differentiable: bool = False,
         fused: bool | None = None,
-        transforms: Transforms = (),
+        **extras: Unpack[Extras],
     ) -> None:
-        super().__init__(
-            params, **given(locals()), decoupled_weight_decay=True, transforms=transforms
-        )
+        super().__init__(params, **given(locals()), decoupled_weight_decay=True, **extras)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)

@@ -4,9 +4,10 @@ Paper: Xie et al., "Adan: Adaptive Nesterov Momentum Algorithm for Faster Optimi
 2022, Algorithm 1, with the bias corrections of the authors' code.
 """
 
-from typing import Any
+from typing import Any, Unpack
 
-from thalweg.optim.optimizer import Number, Optimizer, Params, Transforms
+from thalweg.optim.extras import Extras
+from thalweg.optim.optimizer import Number, Optimizer, Params
 from thalweg.optim.options import given
 from thalweg.ranges import FRACTION, NON_NEGATIVE
 from thalweg.rule import Rule, lerp, sqrt
@@ -89,6 +90,6 @@ class Adan(Optimizer):
         capturable: bool = False,
         differentiable: bool = False,
         fused: bool | None = None,
-        transforms: Transforms = (),
+        **extras: Unpack[Extras],
     ) -> None:
-        super().__init__(params, given(locals()), transforms)
+        super().__init__(params, given(locals()), **extras)

@@ -5,9 +5,10 @@ Algorithm 1, with the schedules of its section 3 and appendix A.1, in which the 
 1e-8 to the decay rates, and this does not.
 """
 
-from typing import Any
+from typing import Any, Unpack
 
-from thalweg.optim.optimizer import Number, Optimizer, Params, Transforms
+from thalweg.optim.extras import Extras
+from thalweg.optim.optimizer import Number, Optimizer, Params
 from thalweg.optim.options import given
 from thalweg.ranges import AT_LEAST_ONE, FRACTION, NON_NEGATIVE, OrNone
 from thalweg.rule import Rule, lerp, log, minimum, sqrt
@@ -105,6 +106,6 @@ class AdEMAMix(Optimizer):
         capturable: bool = False,
         differentiable: bool = False,
         fused: bool | None = None,
-        transforms: Transforms = (),
+        **extras: Unpack[Extras],
     ) -> None:
-        super().__init__(params, given(locals()), transforms)
+        super().__init__(params, given(locals()), **extras)

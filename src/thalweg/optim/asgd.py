@@ -5,11 +5,12 @@ step sizes and the decay term of Bottou, "Large-Scale Machine Learning with Stoc
 Descent", 2010, section 5.
 """
 
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 
-from thalweg.optim.optimizer import Number, Optimizer, Params, Transforms
+from thalweg.optim.extras import Extras
+from thalweg.optim.optimizer import Number, Optimizer, Params
 from thalweg.optim.options import given_but_fused
 from thalweg.ranges import ANY, NON_NEGATIVE
 from thalweg.rule import Rule, State, maximum, where
@@ -86,6 +87,6 @@ class ASGD(Optimizer, torch.optim.ASGD):
         capturable: bool = False,
         *,
         fused: bool | None = None,
-        transforms: Transforms = (),
+        **extras: Unpack[Extras],
     ) -> None:
-        super().__init__(params, given_but_fused(locals()), transforms, fused=fused)
+        super().__init__(params, given_but_fused(locals()), fused=fused, **extras)

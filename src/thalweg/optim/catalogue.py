@@ -10,6 +10,7 @@ import torch
 
 from thalweg import optim
 from thalweg.names import unknown
+from thalweg.optim.extras import EXTRAS
 from thalweg.optim.optimizer import Optimizer
 from thalweg.optim.options import MODES
 from thalweg.rule.equations import equations
@@ -156,7 +157,7 @@ def _gradients(optimizer: Optimizer) -> str:
 
 def _defaults(cls: type[Optimizer]) -> dict[str, Any]:
     parameters = inspect.signature(cls).parameters
-    others = ("params", "transforms", "maximize", *MODES)
+    others = ("params", "extras", *EXTRAS, "maximize", *MODES)
     plain = (name for name in parameters if name not in others)
     return {name: parameters[name].default for name in plain}
 

@@ -5,7 +5,8 @@ from inspect import Parameter, Signature
 from typing import Any, ClassVar
 
 from thalweg.names import nearest
-from thalweg.optim.optimizer import Optimizer, Params, Transforms
+from thalweg.optim.extras import Transforms
+from thalweg.optim.optimizer import Optimizer, Params
 from thalweg.optim.options import MODES, given, with_transforms
 from thalweg.ranges import NON_NEGATIVE, Ranges
 from thalweg.rule import Initial, Rule, State, Update, transformed

@@ -4,8 +4,11 @@ Paper: You et al., "Large Batch Optimization for Deep Learning: Training BERT in
 Algorithm 2, with phi(z) = z.
 """
 
+from typing import Unpack
+
 from thalweg.optim.adam import STATES, adam
-from thalweg.optim.optimizer import Number, Optimizer, Params, Transforms
+from thalweg.optim.extras import Extras
+from thalweg.optim.optimizer import Number, Optimizer, Params
 from thalweg.optim.options import given
 from thalweg.ranges import FRACTION, NON_NEGATIVE
 from thalweg.rule import Rule
@@ -68,6 +71,6 @@ class LAMB(Optimizer):
         capturable: bool = False,
         differentiable: bool = False,
         fused: bool | None = None,
-        transforms: Transforms = (),
+        **extras: Unpack[Extras],
     ) -> None:
-        super().__init__(params, given(locals()), transforms)
+        super().__init__(params, given(locals()), **extras)

@@ -4,9 +4,10 @@ Paper: Ziyin, Wang and Ueda, "LaProp: Separating Momentum and Adaptivity in Adam
 Algorithm 1, with lr outside of the momentum, so that a schedule acts at once.
 """
 
-from typing import Any
+from typing import Any, Unpack
 
-from thalweg.optim.optimizer import Number, Optimizer, Params, Transforms
+from thalweg.optim.extras import Extras
+from thalweg.optim.optimizer import Number, Optimizer, Params
 from thalweg.optim.options import given
 from thalweg.ranges import FRACTION, NON_NEGATIVE
 from thalweg.rule import Rule, lerp, sqrt
@@ -74,6 +75,6 @@ class LaProp(Optimizer):
         capturable: bool = False,
         differentiable: bool = False,
         fused: bool | None = None,
-        transforms: Transforms = (),
+        **extras: Unpack[Extras],
     ) -> None:
-        super().__init__(params, given(locals()), transforms)
+        super().__init__(params, given(locals()), **extras)

@@ -4,11 +4,12 @@ Paper: Dozat, "Incorporating Nesterov Momentum into Adam", 2016, Algorithm 2, wi
 schedule of its section 3 (0.96 as in the paper, momentum_decay for its 1/250).
 """
 
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 
-from thalweg.optim.optimizer import Number, Optimizer, Params, Transforms
+from thalweg.optim.extras import Extras
+from thalweg.optim.optimizer import Number, Optimizer, Params
 from thalweg.optim.options import given_but_fused
 from thalweg.ranges import FRACTION, NON_NEGATIVE
 from thalweg.rule import Rule, State, lerp, sqrt
@@ -91,6 +92,6 @@ class NAdam(Optimizer, torch.optim.NAdam):
         capturable: bool = False,
         differentiable: bool = False,
         fused: bool | None = None,
-        transforms: Transforms = (),
+        **extras: Unpack[Extras],
     ) -> None:
-        super().__init__(params, given_but_fused(locals()), transforms, fused=fused)
+        super().__init__(params, given_but_fused(locals()), fused=fused, **extras)

@@ -5,9 +5,10 @@ Paper: Choi et al., "On Empirical Comparisons of Optimizers for Deep Learning", 
 Regularization", 2019, Algorithm 2.
 """
 
-from typing import Any
+from typing import Any, Unpack
 
-from thalweg.optim.optimizer import Number, Optimizer, Params, Transforms
+from thalweg.optim.extras import Extras
+from thalweg.optim.optimizer import Number, Optimizer, Params
 from thalweg.optim.options import given
 from thalweg.ranges import FRACTION, NON_NEGATIVE
 from thalweg.rule import Rule, lerp, sqrt
@@ -77,6 +78,6 @@ class NAdamW(Optimizer):
         capturable: bool = False,
         differentiable: bool = False,
         fused: bool | None = None,
-        transforms: Transforms = (),
+        **extras: Unpack[Extras],
     ) -> None:
-        super().__init__(params, given(locals()), transforms)
+        super().__init__(params, given(locals()), **extras)

@@ -16,11 +16,13 @@ from thalweg.engine.interrupts import uninterrupted
 from thalweg.engine.modes import with_gradients
 from thalweg.engine.state import OptimizerState
 from thalweg.engine.torch_internals import not_traced
+from thalweg.optim.extras import EXTRAS, Transforms
 from thalweg.optim.group_checks import check_new_group, check_parameter, listed, names_for, opened
 from thalweg.optim.hooks import is_observed, observed_step
 from thalweg.optim.options import MODES as MODES
 from thalweg.optim.options import (
     as_tuple,
+    check_arguments,
     check_flags,
     check_known,
     check_modes,
@@ -41,7 +43,6 @@ if TYPE_CHECKING:  # what only checkpoints need is imported where it is used
 
 Params = Iterable[torch.Tensor] | Iterable[dict[str, Any]] | Iterable[tuple[str, torch.Tensor]]
 Number = float | torch.Tensor
-Transforms = Iterable[Transform]
 Closure = Callable[[], Any]
 
 
@@ -106,7 +107,9 @@ class Optimizer(torch.optim.Optimizer):
         transforms: Transforms = (),
         *,
         fused: bool | None = None,
+        **unknown: Any,
     ) -> None:
+        check_arguments(self._name, unknown, (*defaults, *EXTRAS))
         defaults = dict(defaults)
         for each in self.transforms:
             for option, default in each.options.items():

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from thalweg.names import slip_for
+from thalweg.names import nearest, slip_for
+from thalweg.optim.extras import EXTRAS
 from thalweg.ranges import OrNone, Range, Ranges, number
 from thalweg.rule import Transform
 from thalweg.rule.program import number as without_gradient
@@ -29,12 +30,12 @@ def given(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """A constructor's options, from its ``locals()``: all but what is no option.
 
     >>> class Own:
-    ...     def __init__(self, params, lr=0.1, *, transforms=()):
+    ...     def __init__(self, params, lr=0.1, **extras):
     ...         self.options = given(locals())
     >>> Own([]).options
     {'lr': 0.1}
     """
-    others = ("self", "params", "transforms", "__class__")
+    others = ("self", "params", "extras", *EXTRAS, "__class__")
     return {name: value for name, value in arguments.items() if name not in others}
 
 
@@ -44,6 +45,14 @@ def given_but_fused(arguments: Mapping[str, Any]) -> dict[str, Any]:
     A checkpoint that torch made of one may then lack no option.
     """
     return {name: value for name, value in given(arguments).items() if name != "fused"}
+
+
+def check_arguments(owner: str, unknown: Iterable[str], known: Iterable[str]) -> None:
+    """Raise TypeError for a constructor's argument that no constructor has."""
+    for name in unknown:
+        raise TypeError(
+            f"{owner}.__init__() got an unexpected keyword argument {name!r}{nearest(name, known)}"
+        )
 
 
 def as_tuple(values: Any) -> Any:

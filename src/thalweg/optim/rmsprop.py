@@ -6,11 +6,12 @@ with eps added to the root, as torch has it; and no variance is below 0, which t
 make it, to take the root of.
 """
 
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 
-from thalweg.optim.optimizer import Number, Optimizer, Params, Transforms
+from thalweg.optim.extras import Extras
+from thalweg.optim.optimizer import Number, Optimizer, Params
 from thalweg.optim.options import given_but_fused
 from thalweg.ranges import NON_NEGATIVE
 from thalweg.rule import Rule, lerp, maximum, sqrt
@@ -94,6 +95,6 @@ class RMSprop(Optimizer, torch.optim.RMSprop):
         differentiable: bool = False,
         *,
         fused: bool | None = None,
-        transforms: Transforms = (),
+        **extras: Unpack[Extras],
     ) -> None:
-        super().__init__(params, given_but_fused(locals()), transforms, fused=fused)
+        super().__init__(params, given_but_fused(locals()), fused=fused, **extras)

@@ -5,11 +5,12 @@ RPROP algorithm", 1993; where the sign changes, the step is left out and the gra
 without backtracking (the variant that Igel and Hüsken, 2000, call iRprop-).
 """
 
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 
-from thalweg.optim.optimizer import Number, Optimizer, Params, Transforms
+from thalweg.optim.extras import Extras
+from thalweg.optim.optimizer import Number, Optimizer, Params
 from thalweg.optim.options import given_but_fused
 from thalweg.ranges import ANY, NON_NEGATIVE, Range
 from thalweg.rule import Rule, clip, sign, where
@@ -78,6 +79,6 @@ class Rprop(Optimizer, torch.optim.Rprop):
         maximize: bool = False,
         differentiable: bool = False,
         fused: bool | None = None,
-        transforms: Transforms = (),
+        **extras: Unpack[Extras],
     ) -> None:
-        super().__init__(params, given_but_fused(locals()), transforms, fused=fused)
+        super().__init__(params, given_but_fused(locals()), fused=fused, **extras)

@@ -6,11 +6,12 @@ velocity last, so that a change of lr acts at once.
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 
-from thalweg.optim.optimizer import Number, Optimizer, Params, Transforms
+from thalweg.optim.extras import Extras
+from thalweg.optim.optimizer import Number, Optimizer, Params
 from thalweg.optim.options import given
 from thalweg.ranges import ANY, NON_NEGATIVE
 from thalweg.rule import Rule, where
@@ -76,9 +77,9 @@ class SGD(Optimizer, torch.optim.SGD):
         foreach: bool | None = None,
         differentiable: bool = False,
         fused: bool | None = None,
-        transforms: Transforms = (),
+        **extras: Unpack[Extras],
     ) -> None:
-        super().__init__(params, given(locals()), transforms)
+        super().__init__(params, given(locals()), **extras)
 
     def check_options(self, group: Mapping[str, Any]) -> None:
         super().check_options(group)

@@ -4,9 +4,10 @@ Paper: Bernstein et al., "signSGD: Compressed Optimisation for Non-Convex Proble
 Algorithm 2.
 """
 
-from typing import Any
+from typing import Any, Unpack
 
-from thalweg.optim.optimizer import Number, Optimizer, Params, Transforms
+from thalweg.optim.extras import Extras
+from thalweg.optim.optimizer import Number, Optimizer, Params
 from thalweg.optim.options import given
 from thalweg.ranges import FRACTION, NON_NEGATIVE
 from thalweg.rule import Rule, lerp, sign
@@ -68,6 +69,6 @@ class Signum(Optimizer):
         capturable: bool = False,
         differentiable: bool = False,
         fused: bool | None = None,
-        transforms: Transforms = (),
+        **extras: Unpack[Extras],
     ) -> None:
-        super().__init__(params, given(locals()), transforms)
+        super().__init__(params, given(locals()), **extras)

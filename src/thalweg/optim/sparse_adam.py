@@ -6,11 +6,12 @@ gradient is absent. The lazy form is torch's; the paper does not treat it.
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 
-from thalweg.optim.optimizer import Number, Optimizer, Params, Transforms
+from thalweg.optim.extras import Extras
+from thalweg.optim.optimizer import Number, Optimizer, Params
 from thalweg.optim.options import given_but_fused
 from thalweg.ranges import FRACTION, POSITIVE
 from thalweg.rule import Rule, lerp, sqrt
@@ -73,9 +74,9 @@ class SparseAdam(Optimizer, torch.optim.SparseAdam):
         maximize: bool = False,
         *,
         fused: bool | None = None,
-        transforms: Transforms = (),
+        **extras: Unpack[Extras],
     ) -> None:
-        super().__init__(params, given_but_fused(locals()), transforms, fused=fused)
+        super().__init__(params, given_but_fused(locals()), fused=fused, **extras)
 
     def check_parameter(self, k: int, p: Any) -> None:
         super().check_parameter(k, p)

@@ -8,18 +8,19 @@ MapReduce", NeurIPS 2014: only inner products of the history are needed to solve
 """
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Unpack, cast
 
 import torch
 from torch import Tensor
 
 from thalweg.engine.interrupts import uninterrupted
 from thalweg.engine.modes import with_gradients
+from thalweg.optim.extras import Extras
 from thalweg.optim.lbfgs.history import History, product
 from thalweg.optim.lbfgs.line_search import Point
 from thalweg.optim.lbfgs.moves import Evaluate, flat_gradient, move, real, search_along
 from thalweg.optim.lbfgs.state import checked_entry, reordered
-from thalweg.optim.optimizer import Closure, Number, Optimizer, Params, Transforms
+from thalweg.optim.optimizer import Closure, Number, Optimizer, Params
 from thalweg.optim.options import given
 from thalweg.ranges import ANY, AT_LEAST_ONE, NON_NEGATIVE, Ranges, integer
 
@@ -108,12 +109,11 @@ class LBFGS(Optimizer, torch.optim.LBFGS):
         tolerance_change: float = 1e-9,
         history_size: int = 100,
         line_search_fn: str | None = None,
-        *,
-        transforms: Transforms = (),
+        **extras: Unpack[Extras],
     ) -> None:
         if max_eval is None:
             max_eval = max_iter * 5 // 4
-        super().__init__(params, given(locals()), transforms)
+        super().__init__(params, given(locals()), **extras)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Take the one group that the constructor makes; a second is a ``ValueError``."""
