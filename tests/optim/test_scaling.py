@@ -39,13 +39,12 @@ def test_attributes_set_by_hand_have_torchs_effect(name: str) -> None:
         give_gradients(params, 1.0)
         optimizer.step()
         steps = [float(s["step"]) for s in optimizer.state.values() if "step" in s]
-        gradients = [g for p in params for g in p.grad.tolist()]
-        found.append([*(v for p in params for v in p.tolist()), *steps, *gradients])
+        found.append([*(v for p in params for v in p.tolist()), *steps])
     assert found[1] == pytest.approx(found[0], rel=1e-5)
 
 
 @every_fused
-def test_the_gradients_are_unscaled_in_place(name: str) -> None:
+def test_the_step_unscales_what_it_reads_and_no_gradient_is_changed(name: str) -> None:
     params, optimizer = made(optim, name, fused=True)
     give_gradients(params, 8.0)
     before = [p.grad.clone() for p in params]
@@ -54,9 +53,43 @@ def test_the_gradients_are_unscaled_in_place(name: str) -> None:
     optimizer.step()
     assert all(torch.equal(p.grad, g) for p, g in zip(params, before, strict=True))
     assert not any(optimizer.state.values()) or name == "Adagrad"
+    assert optimizer.skipped_steps == 1
     optimizer.found_inf = None
     optimizer.step()
-    assert all(torch.equal(p.grad, g / 8) for p, g in zip(params, before, strict=True))
+    assert all(torch.equal(p.grad, g) for p, g in zip(params, before, strict=True))
+    assert all("grad_scale" not in entry for entry in optimizer.state.values())
+    saved = optimizer.state_dict()
+    assert all("grad_scale" not in group for group in saved["param_groups"])
+
+
+@pytest.mark.parametrize("backend", ["cpu", "foreach", "eager"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_a_scale_of_two_to_the_k_leaves_no_trace(dtype: torch.dtype, backend: str) -> None:
+    """With new parameters, another scale and loaded states on the way."""
+    found = []
+    for scales in ((1.0, 1.0, 1.0, 1.0), (8.0, 8.0, 2.0, 0.5)):
+        params = [torch.linspace(-1, 1, 3 + k).to(dtype).requires_grad_() for k in range(2)]
+        optimizer = optim.AdamW(params, lr=0.25, fused=True)
+        without_kernels = {"fused": False, "foreach": backend == "foreach"}
+        for k, scale in enumerate(scales):
+            if k == 2:
+                params.append(torch.linspace(-2, 1, 5).to(dtype).requires_grad_())
+                optimizer.add_param_group({"params": params[-1:]})
+                optimizer.load_state_dict(optimizer.state_dict())
+            give_gradients(params, scale)
+            if backend == "cpu":
+                optimizer.grad_scale = torch.tensor(scale)
+            else:
+                for group in optimizer.param_groups:
+                    group.update(without_kernels)
+                optimizer._unscales = True
+                optimizer._engine.give("grad_scale", scale)
+                optimizer._step_once = optimizer._engine.step
+            optimizer.step()
+            assert {c.backend for c in optimizer._engine.choices.values()} == {backend}
+        found.append([v for p in params for v in p.tolist()])
+        assert len(set(found[-1])) > len(params)
+    assert found[0] == found[1]
 
 
 @every_fused

@@ -14,15 +14,17 @@ update is told by them.
 
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 from thalweg.engine.backends.base import Unit
+from thalweg.engine.backends.base import Values as Sum
 from thalweg.engine.formats import Format
 from thalweg.engine.initial_states import prepare_state
 from thalweg.engine.interrupts import uninterrupted
 from thalweg.engine.plan import Owner, Plan, Planner
 from thalweg.engine.slots import Slot, Values
-from thalweg.engine.sums import run_stages
+from thalweg.engine.sums import Sums, run_stages
 from thalweg.engine.support import Choice
 from thalweg.engine.torch_internals import not_traced
 from thalweg.forks import in_child
@@ -30,6 +32,20 @@ from thalweg.rule import Program, Rule
 
 # One for what is not as it was, another where that turns out to overlap.
 MOST_PLANS = 2
+
+
+class Measured(NamedTuple):
+    """What a step has measured of the parameters of one unit.
+
+    Attributes:
+        slots: the parameters.
+        absent: the places in ``slots`` of those without a gradient.
+        sums: for each name a value for each slot.
+    """
+
+    slots: Sequence[Slot]
+    absent: Sequence[int]
+    sums: Mapping[str, Sum]
 
 
 # For what a forked process has of them.
@@ -44,12 +60,16 @@ class Engine:
         owner: whose groups and state it runs over; the engine does not keep it alive.
         values: the rule's second operand for each parameter, group by group, where that is not the
             parameter's gradient. May be replaced between steps.
+
+    Attributes:
+        measured: what the last step has measured.
     """
 
     def __init__(self, rule: Rule, owner: Owner, values: Values | None = None) -> None:
         self.rule = rule
         self.values = values
         self._owner = weakref.ref(owner)
+        self.measured: list[Measured] = []
         self._planner = Planner(rule)
         self._plan = Plan()
         # Two threads in one plan would free the tables under each other's kernels.
@@ -82,6 +102,8 @@ class Engine:
         """
         with self._one_at_a_time:
             owner = self.owner
+            if self.measured:
+                self.measured = []
             try:
                 plan = self._plan
                 access = owner.state.access
@@ -117,13 +139,20 @@ class Engine:
         """Run all units and finish them; if one raises, those that are done."""
         done: list[Unit] = []
         busy = [unit for unit in plan.units if not unit.idle]
+
+        def take(unit: Unit, sums: Sums) -> None:
+            done.append(unit)
+            if unit.program.measured:
+                named = {name: sums[node] for name, node in unit.program.measured}
+                self.measured.append(Measured(unit.slots, unit.absent, named))
+
         try:
-            if plan.single_stage:
-                for unit in busy:
-                    unit.run(0, {})
-                    done.append(unit)
-            else:
-                run_stages(busy, done.append)
+            run_stages(busy, take)
+        except BaseException:
+            for unit in busy:
+                if unit not in done:
+                    unit.let_go()
+            raise
         finally:
             self._finish(done, busy)
 
@@ -172,7 +201,12 @@ class Engine:
     @property
     def shown_scalars(self) -> list[str]:
         """The scalar states that appear in ``optimizer.state``."""
-        return [*(["step"] if self.rule.counted else []), *self.rule.scalar_states]
+        return [*(["step"] if self.rule.counted else []), *self.rule.kept_scalars]
+
+    def give(self, name: str, value: float) -> None:
+        """Set a scalar of the rule that is ``given``, from the next step on."""
+        with self._one_at_a_time, uninterrupted():
+            self._planner.give(name, value)
 
     def create_states(self) -> None:
         """Create the states of all parameters now, not when each is first updated."""

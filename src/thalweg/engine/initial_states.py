@@ -26,7 +26,7 @@ def prepare_state(
     begun = slot.param in state
     slot.state = state[slot.param]
     fresh = not any(name in slot.state for name in ("step", *rule.states))
-    if not begun or (fresh and (rule.counted or rule.scalar_states)):
+    if not begun or (fresh and (rule.counted or rule.kept_scalars)):
         scalars.begin(slot)
     elif not rule.counted and all(name in slot.state for name in _telling(rule, program)):
         # Without a saved count, a state that exists tells that this is not the first update.

@@ -62,7 +62,6 @@ class Plan:
         choices: of each parameter that a unit updates, by the slot's index.
         waiting: the parameters that have had no gradient yet.
         made_for: what it was made for; None: nothing, make another.
-        single_stage: no unit has more than one stage.
         together: what looks and runs in one call, where that can be.
         overlapping: at the last look, the parameters that a kernel must not update side by side.
     """
@@ -71,7 +70,6 @@ class Plan:
     choices: dict[int, Choice] = field(default_factory=dict)
     waiting: list[Slot] = field(default_factory=list)
     made_for: "Surroundings | None" = None
-    single_stage: bool = True
     together: Together | None = None
     overlapping: frozenset[int] = frozenset()
 
@@ -151,6 +149,7 @@ class Planner:
         # The numbers of the one are those of the other: one store, which no signal cuts in two.
         self._numbered: tuple[list[Slot], ScalarStates] = [], ScalarStates(rule, [])
         self.former = FormerEntries()
+        self._given: dict[str, float] = {}
         self._programs: dict[tuple[float, ...], Program] = {}  # found during one plan
         self._units: OrderedDict[Any, Sequence[Unit]] = OrderedDict()
 
@@ -217,7 +216,6 @@ class Planner:
         # First those that may raise, or want memory.
         order = {"eager": 0, "foreach": 1}
         plan.units.sort(key=lambda unit: order.get(plan.choices[unit.slots[0].index].backend, 2))
-        plan.single_stage = all(len(unit.program.stages) == 1 for unit in plan.units)
         plan.together = Together.of(plan.units)
         plan.waiting = [slot for slot in self.slots if slot.index not in plan.choices]
         plan.made_for = Surroundings(owner, values)
@@ -276,6 +274,11 @@ class Planner:
             self._units.popitem(last=False)
         return units
 
+    def give(self, name: str, value: float) -> None:
+        """Set a scalar of the rule that is given for each step."""
+        self._given[name] = value
+        self.scalars.give(name, value)
+
     def forget_units(self) -> None:
         """Make all units anew at the next plan: what they were made for is no longer so."""
         self._units.clear()
@@ -308,7 +311,7 @@ class Planner:
         if [_identity(slot) for slot in slots] == [_identity(slot) for slot in self.slots]:
             return
         same = [id(slot.param) for slot in slots] == list(before)
-        scalars = self.scalars if same else ScalarStates(self.rule, slots, watched)
+        scalars = self.scalars if same else ScalarStates(self.rule, slots, watched, self._given)
         for slot in slots:
             old = before.get(id(slot.param))
             if old is not None:

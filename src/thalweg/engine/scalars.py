@@ -29,6 +29,7 @@ class ScalarStates:
         rule: the rule.
         slots: the parameters.
         watch: how views are asked where they are; from Python, one by one, if None.
+        given: the values of the rule's scalars that are given, where they are not as at first.
 
     Attributes:
         names: of the columns, ``step`` first.
@@ -37,7 +38,13 @@ class ScalarStates:
         writes: how often values were set from outside of a step.
     """
 
-    def __init__(self, rule: Rule, slots: Sequence[Slot], watch: "Watch | None" = None) -> None:
+    def __init__(
+        self,
+        rule: Rule,
+        slots: Sequence[Slot],
+        watch: "Watch | None" = None,
+        given: Mapping[str, float] | None = None,
+    ) -> None:
         self.rule = rule
         self._watch = watch or watched_one_by_one
         self._find: Callable[[], Integers] | None = None
@@ -48,11 +55,28 @@ class ScalarStates:
         self.writes = 0
         self._views: dict[int, list[torch.Tensor]] = {}
         self._elsewhere: dict[tuple[int, int], torch.Tensor] = {}
+        self._given = {
+            name: (given or {}).get(name, rule.states[name].initial_value({}))
+            for name in rule.scalar_states
+            if rule.states[name].given
+        }
+        for name, value in self._given.items():
+            self.give(name, value)
+
+    def give(self, name: str, value: float) -> None:
+        """Set a scalar that is the same for all parameters, and given for each step."""
+        column = self.names.index(name)
+        self._given[name] = value
+        if (self.table[:, column] != value).any():
+            self.table[:, column] = value
+            self.writes += 1
 
     def begin(self, slot: Slot) -> None:
         """Set a parameter's row to the values before its first update."""
-        initial = [self.rule.states[name].initial_value(slot.group) for name in self.names[1:]]
-        self.table[slot.index] = [0.0, *initial]
+        initial = {
+            name: self.rule.states[name].initial_value(slot.group) for name in self.names[1:]
+        }
+        self.table[slot.index] = [0.0, *(initial | self._given).values()]
         self.writes += 1
 
     def adopt(self, slot: Slot) -> None:
@@ -64,8 +88,8 @@ class ScalarStates:
         views = self._views.get(slot.index)
         if views is None:
             views = self._renew(slot.index)
-        shown = self.names if self.rule.counted else self.names[1:]
-        for name in shown:
+        counted = ("step",) if self.rule.counted else ()
+        for name in (*counted, *self.rule.kept_scalars):
             column = self.names.index(name)
             entry = slot.state.peek(name)
             if entry is views[column]:

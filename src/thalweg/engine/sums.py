@@ -8,7 +8,7 @@ the others know nothing.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,29 +16,46 @@ import torch
 
 from thalweg.engine.backends.base import Unit, Values
 from thalweg.engine.reduced import all_counts
+from thalweg.engine.slots import Slot
 from thalweg.rule import Program
 from thalweg.rule.symbols import Place, Symbol
 
+Sums = Mapping[Symbol, Values]
 
-def run_stages(units: Sequence[Unit], done: Callable[[Unit], Any]) -> None:
+
+class VetoedError(Exception):
+    """A step was left out: a sum over all tensors is not 0 that has to be (``rule.veto``).
+
+    Attributes:
+        parts: the parameters' parts of it that are not 0.
+    """
+
+    def __init__(self, parts: Sequence[tuple[Slot, float]]) -> None:
+        super().__init__(f"{len(parts)} parameters veto the step")
+        self.parts = parts
+
+
+def run_stages(units: Sequence[Unit], done: Callable[[Unit, Sums], Any]) -> None:
     """Run all stages of all units, each as soon as the sums are known that it depends on.
 
     Args:
         units: those with something to do.
-        done: called with each unit when its last stage has run.
+        done: called with each unit and all its sums when its last stage has run.
 
     Raises:
+        VetoedError: a sum vetoes the step. No unit's last stage, which stores, has run then.
         RuntimeError: two programs each need a sum over all tensors of which the other computes its
             part only later.
     """
     waiting = [unit for unit in units if len(unit.program.stages) > 1]
     for unit in units:
         if len(unit.program.stages) == 1:
-            unit.run(0, {})
-            done(unit)
+            found = unit.run(0, {})
+            done(unit, dict(zip(unit.program.stages[0].reductions, found, strict=True)))
     totals = _Totals(waiting)
     stage_of = dict.fromkeys(waiting, 0)
     known: dict[Unit, dict[Symbol, Values]] = {unit: {} for unit in waiting}
+    own: dict[Unit, dict[Symbol, Values]] = {unit: {} for unit in waiting}
     while waiting:
         ready = [unit for unit in waiting if totals.complete(unit.program, stage_of[unit])]
         if not ready:
@@ -50,15 +67,31 @@ def run_stages(units: Sequence[Unit], done: Callable[[Unit], Any]) -> None:
         for unit in ready:
             stage = stage_of[unit]
             totals.tell(unit, stage, known[unit])
+            if stage == len(unit.program.stages) - 1:
+                _check_vetoes(unit, known[unit], own)
             reductions = unit.program.stages[stage].reductions
             for node, values in zip(reductions, unit.run(stage, known[unit]), strict=True):
-                known[unit][node] = values
+                known[unit][node] = own[unit][node] = values
                 if node.place is not None:
                     totals.add(node.place, values)
             stage_of[unit] += 1
             if stage_of[unit] == len(unit.program.stages):
                 waiting.remove(unit)
-                done(unit)
+                done(unit, own[unit])
+
+
+def _check_vetoes(
+    unit: Unit, known: Mapping[Symbol, Values], own: Mapping[Unit, Mapping[Symbol, Values]]
+) -> None:
+    """Raise VetoedError where a total that a unit knows is not 0; it may wait for the device."""
+    for node in unit.program.vetoes:
+        if float(known[node]) == 0:
+            continue
+        parts: list[tuple[Slot, float]] = []
+        for other, sums in own.items():
+            for same in (each for each in sums if each.place == node.place):
+                parts += zip(other.slots, map(float, sums[same]), strict=True)
+        raise VetoedError([(slot, part) for slot, part in parts if part != 0])
 
 
 class _Totals:

@@ -15,6 +15,8 @@ class Extras(TypedDict, total=False):
     """
 
     transforms: Transforms
+    nonfinite: str
+    measure: Iterable[str]
 
 
 EXTRAS = tuple(Extras.__annotations__)

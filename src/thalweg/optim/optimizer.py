@@ -32,7 +32,7 @@ from thalweg.optim.options import (
     with_transforms,
 )
 from thalweg.optim.recording import check_recording
-from thalweg.optim.scaling import unscale
+from thalweg.optim.step_extras import StepExtras
 from thalweg.ranges import NON_NEGATIVE, Ranges
 from thalweg.rule import Rule, Transform, transformed
 from thalweg.rule.transforms import checked_transforms
@@ -46,7 +46,7 @@ Number = float | torch.Tensor
 Closure = Callable[[], Any]
 
 
-class Optimizer(torch.optim.Optimizer):
+class Optimizer(StepExtras, torch.optim.Optimizer):
     """Base class of optimizers that are given by a rule.
 
     Args:
@@ -63,14 +63,29 @@ class Optimizer(torch.optim.Optimizer):
     - ``fused``: None uses a kernel where there is one, elsewhere torch's operations on lists of
       tensors or, where that cannot be, tensor by tensor; True does the same, and warns where
       there is no kernel; False uses none.
-      With True, the attributes ``grad_scale`` and ``found_inf`` have the effect that they have
-      with torch's fused kernels: gradients are divided in place, a step with an inf is left out.
+      With True, the attributes ``grad_scale`` and ``found_inf``, which ``torch.amp.GradScaler``
+      sets, have the effect that they have with torch's fused kernels: the step sees the gradients
+      divided by the scale, and is left out where one is not finite. ``p.grad`` stays as it is.
     - ``differentiable``: let autograd see the step; runs eagerly. Numbers that are kept from step
       to step (ASGD's eta, Rprop's first step size) count as constants.
     - ``foreach``: without effect where there is a kernel, which updates all tensors at once.
       Elsewhere False asks for one tensor after the other; True together with ``fused=False``
       for lists of tensors on the CPU, too.
     - ``capturable``: accepted; on the CPU there is nothing to capture.
+
+    Arguments beyond torch's, by name (:class:`thalweg.optim.extras.Extras`); they are attributes,
+    and may be set between steps:
+
+    - ``transforms``: see above.
+    - ``nonfinite``: what becomes of a step with a gradient that is not finite, in any parameter.
+      "propagate": what the formula makes of it, as in torch. "skip": the step is left out:
+      parameters, states and step counts stay, and ``skipped_steps`` counts it. "zero": such
+      elements count as 0. "raise": the step is left out, and a RuntimeError names the parameters.
+      Gradients are read once more to find out, unless a norm has them read already.
+    - ``measure``: names of what each step measures, read as ``optimizer.measured[name]``:
+      "gradient_norm" (before clipping), "weight_norm" (before the update), "update_norm" (before
+      it is rounded), "update_ratio" of the latter two, and "clipped_share" of the elements that
+      were clipped. The sums are part of the step's own pass.
 
     Attributes:
         rule: the update rule; set by the subclass.
@@ -107,6 +122,8 @@ class Optimizer(torch.optim.Optimizer):
         transforms: Transforms = (),
         *,
         fused: bool | None = None,
+        nonfinite: str = "propagate",
+        measure: Iterable[str] = (),
         **unknown: Any,
     ) -> None:
         check_arguments(self._name, unknown, (*defaults, *EXTRAS))
@@ -116,6 +133,7 @@ class Optimizer(torch.optim.Optimizer):
                 defaults.setdefault(option, default)
         self.added_transforms = self._checked_transforms(transforms)
         self._updates = 0
+        self.nonfinite, self.measure = nonfinite, measure
         self.fused = fused
         self.defaults = with_transforms(self._name, defaults, self.added_transforms)
         self._check_defaults()
@@ -140,7 +158,7 @@ class Optimizer(torch.optim.Optimizer):
 
     @property
     def composed_rule(self) -> Rule:
-        """The rule of the step: the class's with all transforms around it."""
+        """The class's rule with all transforms around it."""
         return transformed(self.rule, self.all_transforms)
 
     @property
@@ -190,7 +208,8 @@ class Optimizer(torch.optim.Optimizer):
         engine = self.__dict__.get("_engine_")
         if engine is None:
             # Of two threads that ask first, both get the same.
-            engine = self.__dict__.setdefault("_engine_", Engine(self.composed_rule, self))
+            rule = transformed(self.rule, (*self.all_transforms, *self._around()))
+            engine = self.__dict__.setdefault("_engine_", Engine(rule, self))
         return cast(Engine, engine)
 
     def forget_engine(self) -> None:
@@ -332,12 +351,7 @@ class Optimizer(torch.optim.Optimizer):
         if closure is not None:
             loss = with_gradients(True)(closure)()
         check_recording(self._name, self.param_groups)
-        own = self.__dict__
-        scale, found_inf = own.get("grad_scale"), own.get("found_inf")
-        handed = (scale is not None or found_inf is not None) and "fused" in self.defaults
-        if handed and not unscale(self._name, self.param_groups, scale, found_inf):
-            return loss
-        self._engine.step(self._count)
+        self._step_once(self._count)
         return loss
 
     def _count(self) -> None:

@@ -30,8 +30,11 @@ from thalweg.rule.functions import (
     logsumexp,
     maximum,
     mean,
+    measure,
     minimum,
     norm,
+    offer,
+    offered,
     pick,
     sigmoid,
     sign,
@@ -39,6 +42,7 @@ from thalweg.rule.functions import (
     sqrt,
     sum,
     tanh,
+    veto,
     where,
 )
 from thalweg.rule.program import Program, Stage
@@ -69,8 +73,11 @@ __all__ = [
     "logsumexp",
     "maximum",
     "mean",
+    "measure",
     "minimum",
     "norm",
+    "offer",
+    "offered",
     "pick",
     "sigmoid",
     "sign",
@@ -80,5 +87,6 @@ __all__ = [
     "tanh",
     "transformed",
     "update_of",
+    "veto",
     "where",
 ]

@@ -29,8 +29,11 @@ __all__ = [
     "logsumexp",
     "maximum",
     "mean",
+    "measure",
     "minimum",
     "norm",
+    "offer",
+    "offered",
     "pick",
     "sigmoid",
     "sign",
@@ -38,6 +41,7 @@ __all__ = [
     "sqrt",
     "sum",
     "tanh",
+    "veto",
     "where",
 ]
 
@@ -186,6 +190,37 @@ def mean(x: Any, over: str = "tensor") -> Any:
 def norm(x: Any, over: str = "tensor") -> Any:
     """The Euclidean norm, sqrt of the :func:`sum` of squares."""
     return sqrt(sum(x * x, over))
+
+
+def veto(x: Any) -> None:
+    """Leave the step out where x, a :func:`sum` over all tensors, is not 0.
+
+    Nothing is stored then and nothing counted. It is decided before the first store of any
+    parameter, which costs a pass of its own unless the rule has other sums beforehand. Called with
+    tensors, the rule goes on.
+    """
+    if not isinstance(x, Symbol):
+        return
+    if x.op != "reduce" or x.detail != "all":
+        raise TypeError(f'veto: a step is left out for a sum(..., over="all"), got {x!r}')
+    x.graph.vetoes.append(x)
+
+
+def offer(name: str, x: Any) -> None:
+    """Let x be measured under a name, by a transform around: nothing is computed if none does."""
+    if isinstance(x, Symbol):
+        x.graph.offers[name] = x
+
+
+def offered(name: str, x: Any) -> Any:
+    """What the rule has offered under a name so far, else 0; x: anything of the same trace."""
+    return x.graph.offers.get(name, x.graph.literal(0.0)) if isinstance(x, Symbol) else 0.0
+
+
+def measure(name: str, x: Any) -> None:
+    """Sum x over the tensor beside the update; ``optimizer.measured`` has what comes of it."""
+    if isinstance(x, Symbol):
+        x.graph.measured[name] = x.graph.reduce(x, "tensor")
 
 
 def largest(x: Any) -> Any:

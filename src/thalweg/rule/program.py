@@ -78,6 +78,9 @@ class Program:
         constants: every SCALAR node the stages or the reduced expressions take, in the order in
             which the prologue returns them.
         guards: the values the trace relied on, in the order in which the prologue returns them.
+        vetoes: sums over all tensors, known before the last stage: where one is not 0, that stage
+            is left out, and with it the step.
+        measured: names and sums over the tensor that are wanted for themselves.
     """
 
     name: str
@@ -90,6 +93,8 @@ class Program:
     prologue: Callable[[Mapping[str, Any], Row], tuple[Row, Row, tuple[Any, ...]]] = field(
         repr=False
     )
+    vetoes: tuple[Symbol, ...] = ()
+    measured: tuple[tuple[str, Symbol], ...] = ()
 
     def scalars(self, options: Mapping[str, Any], row: Row) -> tuple[Row, Row] | None:
         """The constants and the scalar states' new values, in float64.
@@ -162,6 +167,8 @@ def build(
     switches: Mapping[str, Any],
     inputs: Mapping[str, str],
     states: Sequence[str],
+    vetoes: Sequence[Symbol] = (),
+    measured: Mapping[str, Symbol] | None = None,
 ) -> Program:
     """A program from what a trace left behind.
 
@@ -173,15 +180,18 @@ def build(
         switches: Python for options that are no numbers, with the values found.
         inputs: input node names and the Python that reads each from ``h`` and ``row``.
         states: the rule's state tensors in declared order.
+        vetoes: sums over all tensors that have to be 0 for the step to be made.
+        measured: sums over the tensor that are wanted for themselves, by name.
     """
     wanted = [node for _, node in outputs]
-    last = max(node.stage for node in wanted)
-    used = ordered(wanted)
-    reductions = [n for n in used if n.op == "reduce"]
+    beside = dict(measured or {})
+    # What is measured may be summed up while the results are stored.
+    last = max(node.stage for node in (*wanted, *vetoes, *(m.args[0] for m in beside.values())))
+    reductions = [n for n in ordered([*wanted, *vetoes, *beside.values()]) if n.op == "reduce"]
     stages = []
     for k in range(last + 1):
         sums = tuple(r for r in reductions if r.args[0].stage == k)
-        results = [r.args[0] for r in sums] if k < last else wanted
+        results = [r.args[0] for r in sums] + (wanted if k == last else [])
         stores = tuple(outputs) if k == last else ()
         stages.append(stage_of(results, stores, sums, ("p", "g", *states)))
 
@@ -200,6 +210,8 @@ def build(
         guards=expected,
         prologue_source=source,
         prologue=prologue,
+        vetoes=tuple(vetoes),
+        measured=tuple(beside.items()),
     )
 
 

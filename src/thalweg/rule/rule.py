@@ -38,6 +38,8 @@ class State:
         begun: for a state that may be created at any update (an average that starts late): tells
             from a parameter's other states whether it must exist by now. None: a state that exists
             from the first update on.
+        given: a scalar that is handed to the engine for each step (:meth:`Engine.give`), the same
+            for all parameters, with ``initial`` until then; it is kept nowhere else.
         format: how the engine stores it (:mod:`thalweg.engine.formats`); None: as a plain tensor.
     """
 
@@ -45,6 +47,7 @@ class State:
     scalar: bool = False
     dtype: Callable[[Mapping[str, Any]], torch.dtype | None] | None = None
     begun: Callable[[Mapping[str, Any]], bool] | None = None
+    given: bool = False
     format: Any = None
 
     @property
@@ -100,6 +103,7 @@ class Rule:
         self.states = declared(states or {})
         self.tensor_states = tuple(k for k, s in self.states.items() if not s.scalar)
         self.scalar_states = tuple(k for k, s in self.states.items() if s.scalar)
+        self.kept_scalars = tuple(k for k in self.scalar_states if not self.states[k].given)
         for taken in RESERVED:
             if taken in self.states:
                 raise ValueError(

@@ -202,12 +202,22 @@ class Symbol:
 
 
 class Graph:
-    """The nodes of one trace, each distinct expression once, and the guards met on the way."""
+    """The nodes of one trace, each distinct expression once, and what was met on the way.
+
+    Attributes:
+        guards: the conditions that the rule branched on, with their truth.
+        vetoes: sums over all tensors that have to be 0 for the step to be made.
+        offers: what could be measured, by name.
+        measured: the sums over the tensor that are wanted beside the results, by name.
+    """
 
     def __init__(self, scopes: tuple[str, ...] = ("tensor", "all")) -> None:
         self._scopes = scopes
         self._nodes: dict[tuple[Any, ...], Symbol] = {}
         self.guards: dict[Symbol, bool] = {}
+        self.vetoes: list[Symbol] = []
+        self.offers: dict[str, Any] = {}
+        self.measured: dict[str, Symbol] = {}
         self._turns: dict[Place, int] = {}
         self._rewrite: Rewrite | None = None
         self._line: str | None = None

@@ -37,6 +37,8 @@ def trace(rule: "Rule", hyperparameters: Mapping[str, Any], row: Sequence[float]
         switches=h._switches,
         inputs=h._inputs | s._inputs,
         states=rule.tensor_states,
+        vetoes=graph.vetoes,
+        measured=graph.measured,
     )
 
 

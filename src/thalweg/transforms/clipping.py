@@ -6,7 +6,17 @@ from functools import wraps
 from typing import Any
 
 from thalweg.ranges import NON_NEGATIVE, one_of
-from thalweg.rule import Transform, Update, clip, minimum, norm
+from thalweg.rule import (
+    Transform,
+    Update,
+    clip,
+    maximum,
+    minimum,
+    norm,
+    offer,
+    offered,
+    where,
+)
 
 SCOPES = ("all", "tensor")
 # What torch.nn.utils.clip_grad_norm_ adds to the norm before it divides by it.
@@ -20,10 +30,16 @@ def norm_clipping(update: Update) -> Update:
     def rule(p: Any, g: Any, s: Any, h: Any) -> Any:
         if h.max_norm == math.inf:
             return update(p, g, s, h)
-        total = norm(g, over=h.max_norm_over)
-        return update(p, g * minimum(h.max_norm / (total + TINY), 1.0), s, h)
+        factor = minimum(h.max_norm / (norm(g, over=h.max_norm_over) + TINY), 1.0)
+        _offer_clipped(g, factor < 1)
+        return update(p, g * factor, s, h)
 
     return rule
+
+
+def _offer_clipped(g: Any, changed: Any) -> None:
+    """Let elements be counted that a clip has changed, this one or one around it."""
+    offer("clipped", maximum(offered("clipped", g), where(changed, 1.0, 0.0)))
 
 
 def _check_scope(owner: str, options: Mapping[str, Any]) -> None:
@@ -74,6 +90,7 @@ def value_clipping(update: Update) -> Update:
     def rule(p: Any, g: Any, s: Any, h: Any) -> Any:
         if h.max_value == math.inf:
             return update(p, g, s, h)
+        _offer_clipped(g, abs(g) > h.max_value)
         return update(p, clip(g, -h.max_value, h.max_value), s, h)
 
     return rule

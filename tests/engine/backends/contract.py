@@ -320,7 +320,7 @@ class Stepper:
             assert unit.prepare(True)
             assert unit.look(True)
         busy = [unit for unit in units if not unit.idle]
-        run_stages(busy, lambda unit: unit.finish())
+        run_stages(busy, lambda unit, sums: unit.finish())
 
     def _tamper_with(self, unit: Unit, tamper: Callable[[Unit], None]) -> None:
         """Let the constants be changed as soon as they are computed for the next step."""

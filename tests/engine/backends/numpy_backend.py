@@ -45,6 +45,9 @@ class NumpyUnit(Unit):
         self.absent = [k for k, slot in enumerate(self.slots) if slot.gradient is None]
         return all(s.gradient is None or s.gradient.shape == s.param.shape for s in self.slots)
 
+    def let_go(self) -> None:
+        """Nothing is held."""
+
     def run(self, stage: int, known: Known) -> Sequence[Any]:
         what, rows = self.program.stages[stage], np.asarray(self.constants.values, dtype=float)
         columns = list(rows.reshape(len(rows), -1)[self.constants.case_of].T)

@@ -54,7 +54,8 @@ class Unit(ABC):
     """Parameters that one program updates together, in one back end.
 
     A step goes through the same calls for all units: :meth:`prepare`, :meth:`look`, :meth:`run` for
-    each stage, :meth:`finish`. Nothing that a user can see is changed before ``run``.
+    each stage, :meth:`finish`. Nothing that a user can see is changed before ``run`` of the last. A
+    step that ends earlier ends with :meth:`let_go`.
 
     Args:
         program: the program of all of them.
@@ -118,6 +119,11 @@ class Unit(ABC):
     def finish(self) -> None:
         """Count the step and let go of what only this step needed."""
         self.constants.finish(self.absent)
+        self.let_go()
+
+    @abstractmethod
+    def let_go(self) -> None:
+        """Let go of what only this step needed: the gradients, whose memory may be wanted."""
 
     def ranges(self) -> Ranges | None:
         """Where the operands lie that a kernel reads and writes; None: no kernel does."""

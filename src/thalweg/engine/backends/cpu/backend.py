@@ -42,7 +42,7 @@ class CpuBackend:
         if subject.rows:
             if not p.is_contiguous():
                 return "the gradient is sparse and p is not contiguous"
-            if len(subject.program().stages) > 1:
+            if any(stage.reductions for stage in subject.program().stages):
                 return "a reduction over a sparse gradient"
             for name, form in subject.formats.items():
                 if not isinstance(form, Plain):

@@ -314,7 +314,8 @@ class KernelUnit(Unit):
     @property
     def reader(self) -> addresses.Reader | None:
         """What reads the operands of its one stage, whose kernel may follow at once."""
-        return None if len(self.program.stages) > 1 or self._seeded else self._reader
+        (*earlier, last) = self.program.stages
+        return None if earlier or last.reductions or self._seeded else self._reader
 
     @property
     def lets_go(self) -> bool:
@@ -345,6 +346,8 @@ class KernelUnit(Unit):
         self._parameter_versions.bump(absent)
         if self._exposed:
             self._state_versions.bump(absent)
+
+    def let_go(self) -> None:
         self._gradients, self._storages = None, []
         if self._reader is not None:
             self._reader.let_go()

@@ -120,9 +120,8 @@ class LoweredUnit(Unit):
             for tensor, shape in zip(column, self._shapes, strict=True)
         )
 
-    def finish(self) -> None:
-        super().finish()
-        self.gradients = []  # their memory may be wanted
+    def let_go(self) -> None:
+        self.gradients = []
 
     # ---- the constants of a stage -----------------------------------------------------------
 

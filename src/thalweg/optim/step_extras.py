@@ -1,0 +1,134 @@
+"""What a step does beside the update: non-finite gradients, measures, scaled gradients."""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from thalweg.engine.sums import VetoedError
+from thalweg.names import nearest
+from thalweg.optim.measured import Measures
+from thalweg.optim.scaling import SCALE, UNSCALED, handed_over
+from thalweg.ranges import one_of
+from thalweg.rule import Transform
+from thalweg.transforms.measuring import SUMS, measuring
+from thalweg.transforms.nonfinite import CHOICES, nonfinite_gradients
+
+if TYPE_CHECKING:
+    from thalweg.engine.engine import Engine
+    from thalweg.engine.slots import Slot
+
+NAMED = 3  # parameters that a message names
+
+
+class StepExtras:
+    """The part of an optimizer that puts more than its transforms around the rule.
+
+    The sums and decisions become part of the optimizer's kernels, like transforms; but they are no
+    options of the groups, and no checkpoint has them.
+
+    Attributes:
+        skipped_steps: how many steps were left out, by ``nonfinite="skip"`` or by a scaler.
+    """
+
+    param_groups: list[dict[str, Any]]
+    skipped_steps: int = 0
+    _nonfinite: str = "propagate"
+    _measure: tuple[str, ...] = ()
+    _unscales: bool = False
+
+    if TYPE_CHECKING:  # the optimizer's
+
+        @property
+        def _engine(self) -> Engine: ...
+
+        @property
+        def _name(self) -> str: ...
+
+        def forget_engine(self) -> None: ...
+
+    @property
+    def nonfinite(self) -> str:
+        """What becomes of a step with a gradient that is not finite; may be set between steps."""
+        return self._nonfinite
+
+    @nonfinite.setter
+    def nonfinite(self, choice: str) -> None:
+        one_of(self._name, "nonfinite", choice, CHOICES)
+        self._check_rule("nonfinite", choice != "propagate")
+        self._nonfinite = choice
+        self.forget_engine()
+
+    @property
+    def measure(self) -> tuple[str, ...]:
+        """The names of what is measured; may be set between steps."""
+        return self._measure
+
+    @measure.setter
+    def measure(self, names: Iterable[str]) -> None:
+        if isinstance(names, str) or not isinstance(names, Iterable):
+            raise TypeError(
+                f"{self._name}: measure must be a tuple of names, got {names!r:.200}; write "
+                f"({names!r:.100},)"
+            )
+        found = tuple(names)
+        for name in found:
+            if name not in SUMS:
+                raise ValueError(
+                    f"{self._name}: measure must name some of {', '.join(SUMS)}, got {name!r:.200}"
+                    f"{nearest(str(name), SUMS)}"
+                )
+        self._check_rule("measure", bool(found))
+        self._measure = found
+        self.forget_engine()
+
+    @property
+    def measured(self) -> Measures:
+        """What the last step has measured, by name; see :class:`Measures`."""
+        return Measures(self._measure, self._engine.measured if self._measure else ())
+
+    def _check_rule(self, what: str, asked: bool) -> None:
+        if asked and not hasattr(self, "rule"):
+            raise TypeError(
+                f"{self._name}: {what} is for optimizers with a rule; {self._name} moves all "
+                "parameters at once, several times in a step"
+            )
+
+    def _around(self) -> Sequence[Transform]:
+        """What is put around the rule and its transforms, the last of which sees g first."""
+        unscaled = (UNSCALED,) if self._unscales else ()
+        return (*measuring(self._measure), *nonfinite_gradients(self._nonfinite), *unscaled)
+
+    def _step_once(self, count: Callable[[], None]) -> None:
+        """Make the step, unless a scaler or a non-finite gradient has it left out."""
+        scaled = handed_over(self)
+        if scaled is not None and self._nonfinite == "raise":
+            raise RuntimeError(
+                f'{self._name}: nonfinite="raise" cannot be had with a GradScaler, whose scale is '
+                'found by steps that overflow; use "propagate", or "skip"'
+            )
+        try:
+            if scaled is not None and not scaled.finite:
+                self.skipped_steps += 1
+                return
+            if scaled is not None and not self._unscales:
+                self._unscales = True  # and remains so, or a plan would be made for each change
+                self.forget_engine()
+            if self._unscales:
+                self._engine.give(SCALE, 1.0 if scaled is None else scaled.scale)
+            self._engine.step(count)
+        except VetoedError as vetoed:
+            if self._nonfinite == "raise":
+                raise RuntimeError(_names_of(self._name, vetoed.parts)) from None
+            self.skipped_steps += 1
+
+
+def _names_of(owner: str, parts: Sequence[tuple["Slot", float]]) -> str:
+    """A sentence that names the first parameters whose gradients are not finite."""
+    first = ", ".join(
+        f"{slot.gradient_name} ({int(count)} of {slot.numbers} elements)"
+        for slot, count in parts[:NAMED]
+    )
+    more = f" and {len(parts) - NAMED} more" if len(parts) > NAMED else ""
+    return (
+        f"{owner}: gradients are not finite: {first}{more}. Nothing was changed; lower the "
+        'learning rate, clip the gradients, or pass nonfinite="skip"'
+    )
