@@ -220,7 +220,7 @@ def offered(name: str, x: Any) -> Any:
 def measure(name: str, x: Any) -> None:
     """Sum x over the tensor beside the update; ``optimizer.measured`` has what comes of it."""
     if isinstance(x, Symbol):
-        x.graph.measured[name] = x.graph.reduce(x, "tensor")
+        x.graph.measured[name] = x.graph.tensor_sum(x)
 
 
 def largest(x: Any) -> Any:

@@ -283,6 +283,16 @@ class Graph:
         place = self._next_place() if scope == "all" else None
         return self._intern("reduce", (x,), scope, Level.REDUCED, x.stage + 1, None, place)
 
+    def tensor_sum(self, x: Symbol) -> Symbol:
+        """The sum of x over a tensor, or one over all of them that x has been asked for already.
+
+        Of the latter each tensor's part is known, too.
+        """
+        for node in self._nodes.values():
+            if node.op == "reduce" and node.args[0] is x and node.detail == "all":
+                return node
+        return self.reduce(x, "tensor")
+
     def count(self, scope: str, place: Place | None = None) -> Symbol:
         """How many elements a sum of that scope runs over; ``place``: that sum's, over all."""
         known_from = 0 if scope == "row" else 1

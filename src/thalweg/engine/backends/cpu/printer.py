@@ -35,6 +35,7 @@ SEEDS = ARGUMENTS
 SHORT = 6  # operations that are not worth a second loop over their results
 AHEAD = 3  # chunks between the one worked on and the one that is fetched
 FETCHED = 64  # elements of that chunk: the processor fetches what follows by itself
+KEPT = 256  # elements whose values are kept until they are summed
 BLOCK = 4096  # elements that share one partial sum; fixed, so that sums do not depend on chunks
 
 _WORK = f"""\
@@ -256,23 +257,28 @@ class _StagePrinter:
         # A float64 sum in the loop halves the lanes of all that it computes in float32: where that
         # is much, values are kept for a block and summed in a loop of their own.
         apart = len(self._stage.body) > SHORT
+        whole = Blocks(BLOCK)
+        # So few that the values kept stay in the first cache; formats' blocks may be larger.
+        part = whole if self._blocks else Blocks(KEPT, "first_kept", "end_kept")
         summing = []
         for r, node in reductions:
             value = self._value(node.args[0])
             if apart:
-                self._element.append(f"values{r}[i - first] = {value}")
-                self._setup.append(f"values{r} = {self._compute}_scratch({BLOCK})")
+                self._element.append(f"values{r}[i - {part.first}] = {value}")
+                self._setup.append(f"values{r} = {self._compute}_scratch({part.size})")
                 value = f"values{r}[i]"
             summing.append(f"sum{r} = add_in_any_order(sum{r}, float64({value}))")
         self._setup.append("block = chunks[4 * chunk + 3]")
-        finish = [
-            *(["for i in range(end - first):", *indented(summing)] if apart else []),
+        whole.begin = [f"sum{r} = float64(0.0)" for r, _ in reductions]
+        if apart:
+            part.finish = [f"for i in range({part.end} - {part.first}):", *indented(summing)]
+        else:
+            self._element += summing
+        whole.finish += [
             *(f"partials[{r} * blocks + block] = sum{r}" for r, _ in reductions),
             "block += 1",
         ]
-        self._element += [] if apart else summing
-        begin = [f"sum{r} = float64(0.0)" for r, _ in reductions]
-        return [Blocks(BLOCK, begin=begin, finish=finish)]
+        return [whole, part] if apart and part is not whole else [whole]
 
     def _value(self, node: Symbol) -> str:
         return f"x_{node.detail}" if node.op == "load" else self._values[node]
