@@ -185,12 +185,14 @@ def build(
     """
     wanted = [node for _, node in outputs]
     beside = dict(measured or {})
-    # What is measured may be summed up while the results are stored.
     last = max(node.stage for node in (*wanted, *vetoes, *(m.args[0] for m in beside.values())))
+    needed = set(ordered([*wanted, *vetoes, *(m.args[0] for m in beside.values())]))
     reductions = [n for n in ordered([*wanted, *vetoes, *beside.values()]) if n.op == "reduce"]
+    # What is but measured is summed up while the results are stored: all operands are read then.
+    stage_of_sum = {r: r.args[0].stage if r in needed else last for r in reductions}
     stages = []
     for k in range(last + 1):
-        sums = tuple(r for r in reductions if r.args[0].stage == k)
+        sums = tuple(r for r in reductions if stage_of_sum[r] == k)
         results = [r.args[0] for r in sums] + (wanted if k == last else [])
         stores = tuple(outputs) if k == last else ()
         stages.append(stage_of(results, stores, sums, ("p", "g", *states)))
