@@ -323,7 +323,7 @@ def change_decay(w: World, k: int) -> None:
 def change_betas(w: World, k: int) -> None:
     for group in w.optimizer.param_groups:
         if "betas" in group:
-            group["betas"] = (0.8 + 0.02 * (k % 5), 0.95)
+            group["betas"] = (0.8 + 0.02 * (k % 5), 0.95, *group["betas"][2:])
 
 
 @command

@@ -142,3 +142,14 @@ def test_a_module_takes_all_of_its_tensors_or_none(bad: str) -> None:
     with pytest.raises(RuntimeError, match=r"does not fit|no copy"):
         prepare_module(model, saved).commit()
     assert all(torch.equal(p, before[name]) for name, p in model.state_dict().items())
+
+
+def test_states_on_meta_belong_to_parameters_on_meta() -> None:
+    """As torch has them; elsewhere they would be states without numbers."""
+    p = torch.nn.Parameter(torch.ones(2, 2, device="meta"))
+    optimizer = optim.Adam([p])
+    p.grad = torch.ones_like(p)
+    optimizer.step()
+    optimizer.load_state_dict(optimizer.state_dict())
+    assert optimizer.state[p]["exp_avg"].is_meta
+    assert optimizer.step_count == 1

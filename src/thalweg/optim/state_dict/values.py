@@ -241,7 +241,8 @@ def _wanted(state: State, p: torch.Tensor, group: Mapping[str, Any], value: Any)
 
 def unfit(value: torch.Tensor, p: torch.Tensor) -> str | None:
     """Why a tensor's numbers cannot become a state of a parameter; None if they can."""
-    alike = type(value) is type(p) and value.is_meta == p.is_meta
+    kinds = {torch.Tensor if type(x) in PLAIN_TENSORS else type(x) for x in (value, p)}
+    alike = len(kinds) == 1 and value.is_meta == p.is_meta
     # Where the parameter has no numbers itself, none are read.
     return None if alike and (p.is_meta or type(p) not in PLAIN_TENSORS) else unreadable(value)
 
