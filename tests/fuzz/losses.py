@@ -147,7 +147,7 @@ def run(program: Program, ours: bool) -> list[Any]:
         for mode in sorted(program.modes):
             stack.enter_context(MODES[mode]())
         found = _used(program, call, loss, operands)
-    return [t.detach().double().resolve_neg().numpy().copy() for t in found]
+    return [t.detach().double().resolve_neg().numpy(force=True).copy() for t in found]
 
 
 def _operands(program: Program, call: Call) -> dict[str, Tensor]:

@@ -185,3 +185,13 @@ def test_an_integer_without_a_dtype_of_its_own_takes_the_default() -> None:
     torch.testing.assert_close(
         found, torch.nn.functional.gaussian_nll_loss(x, torch.tensor([1, 3]), 0.5)
     )
+
+
+@pytest.mark.parametrize("name", ["mse_loss", "soft_margin_loss", "smooth_l1_loss"])
+def test_the_hessian_of_a_sum_of_nothing_is_empty(name: str) -> None:
+    x, y = torch.zeros(0, 3), torch.zeros(0, 3)
+
+    def total(x: Any) -> Any:
+        return getattr(losses, name)(x, y, reduction="sum")
+
+    assert torch.func.hessian(total)(x).shape == (0, 3, 0, 3)

@@ -421,10 +421,12 @@ def test_probabilities_as_the_only_ones_to_differentiate_by(case: RowCase) -> No
     torch.testing.assert_close(*found)
 
 
+@pytest.mark.parametrize("view", [torch.clone, torch._neg_view])
 @REDUCTIONS
-def test_a_constant_gradient_has_derivatives_of_zero(reduction: str) -> None:
-    x = torch.randn(4, 3, requires_grad=True)
-    loss = losses.nll_loss(x, torch.tensor([0, 2, 1, 1]), reduction=reduction).sum()
+def test_a_constant_gradient_has_derivatives_of_zero(reduction: str, view: Any) -> None:
+    x, weight = torch.randn(4, 3, requires_grad=True), view(torch.rand(3) + 0.5)
+    target = torch.tensor([0, 2, 1, 1])
+    loss = losses.nll_loss(x, target, weight, reduction=reduction).sum()
     (slope,) = torch.autograd.grad(loss, x, create_graph=True)
     assert slope.requires_grad
     (second,) = torch.autograd.grad(slope.square().sum(), x)

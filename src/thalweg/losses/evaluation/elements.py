@@ -50,7 +50,7 @@ def evaluate(
     names = tuple(operands)
     values = in_float32_under_autocast([*operands.values()], composed)
     if not have_kernel(values):
-        values = of_one_dtype(broadcast(values))
+        values = of_one_dtype([v.resolve_neg() for v in broadcast(values)])
         if not have_kernel(values):
             each = _by_tensor_operations(formula, names, values, options)
             if reduction == "none":

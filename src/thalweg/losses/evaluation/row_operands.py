@@ -19,7 +19,8 @@ def without(shape: Sequence[int], dim: int) -> tuple[int, ...]:
 
 
 def numbers_of_one_dtype(kinds: tuple[Kind, ...], values: list[Tensor]) -> list[Tensor]:
-    """The operands, with those that are not indices in one floating-point dtype."""
+    """The operands written out, with those that are not indices in one floating-point dtype."""
+    values = [v.resolve_neg() for v in values]
     dtype = values[0].dtype
     if dtype.is_floating_point and all(
         v.dtype is dtype or k is Kind.INDEX for k, v in zip(kinds, values, strict=True)

@@ -50,5 +50,7 @@ def widened(tensor: torch.Tensor) -> torch.Tensor:
 
 def summed(each: torch.Tensor, divisor: float | torch.Tensor) -> torch.Tensor:
     """The sum of values over a divisor. 16-bit values are added up in float32."""
-    total = widened(each).sum() / divisor
+    total = widened(each).sum()
+    # Within vmap over nothing, torch does not divide by a number.
+    total = total if isinstance(divisor, (int, float)) and divisor == 1 else total / divisor
     return total.to(each.dtype) if each.dtype in HALVES else total
