@@ -20,6 +20,7 @@ from thalweg.engine.interrupts import uninterrupted
 from thalweg.optim.optimizer import MODES
 from thalweg.optim.swa_utils import AveragedModel, CarriedAverage
 from thalweg.rule import Rule, lerp, minimum, norm
+from thalweg.transforms import clip_by_norm
 
 STEPS = 16  # gradients there are
 SIZES = [(5, 8), (0,), (), (3000,), *((n,) for n in range(1, 9))]
@@ -52,6 +53,16 @@ def _carrying(params: list[Parameter]) -> optim.Optimizer:
     return optimizer
 
 
+def _clipping(params: list[Parameter]) -> optim.Optimizer:
+    return optim.AdamW(
+        params,
+        lr=0.1,
+        transforms=[clip_by_norm(1.0)],
+        nonfinite="skip",
+        measure=("gradient_norm", "update_ratio"),
+    )
+
+
 class _Averaging:
     """An average of a model, as if it were an optimizer of the averages."""
 
@@ -73,6 +84,7 @@ SUBJECTS: dict[str, tuple[Callable[[list[Parameter]], Any], list[torch.dtype]]] 
     "one kernel": (lambda params: optim.AdamW(params, lr=0.1, amsgrad=True), REAL),
     "dtypes": (lambda params: optim.Adam(params, lr=0.1), MANY[: len(SIZES)]),
     "reductions": (_reducing, REAL),
+    "vetoes and measures": (_clipping, REAL),
     "eager": (lambda params: optim.NAdam(params, lr=0.1, fused=False), REAL),
     "kernel and eager": (_mixed, REAL),
     "no state": (lambda params: optim.SGD(params, lr=0.1), REAL),

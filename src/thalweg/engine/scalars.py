@@ -12,6 +12,7 @@ from thalweg.engine.modes import with_real_tensors
 from thalweg.engine.slots import Slot
 from thalweg.engine.torch_internals import missing_memory
 from thalweg.rule import Program, Rule
+from thalweg.rule.program import number
 
 Floats = npt.NDArray[np.float64]
 Options = Mapping[str, Any]
@@ -82,7 +83,8 @@ class ScalarStates:
     def adopt(self, slot: Slot) -> None:
         """Take over the values in the parameter's state, and put views of the row in their place.
 
-        A tensor in memory that processes share stays where it is: others count in it, too.
+        A tensor in memory that processes share stays where it is: others count in it, too. So does
+        one that autograd sees, in a group whose steps it is to see.
         """
         assert slot.state is not None
         views = self._views.get(slot.index)
@@ -95,12 +97,12 @@ class ScalarStates:
             if entry is views[column]:
                 continue
             if entry is not None:
-                self.table[slot.index, column] = float(entry)
+                self.table[slot.index, column] = number(entry)
             elif name != "step" and len(slot.state):
                 # Of a transform that was added after the parameter's first update.
                 initial = self.rule.states[name].initial_value(slot.group)
                 self.table[slot.index, column] = initial
-            if _is_shared(entry):
+            if _is_shared(entry) or is_seen(slot, entry):
                 self._elsewhere[slot.index, column] = entry
                 continue
             if (slot.index, column) in self._elsewhere:  # the view was moved away
@@ -134,7 +136,7 @@ class ScalarStates:
             index, column = self._cells[place]
             self._elsewhere.setdefault((index, column), self._views[index][column])
         for cell, tensor in self._elsewhere.items():
-            value = float(tensor)
+            value = number(tensor)
             if value != self.table[cell]:
                 self.table[cell] = value
                 self.writes += 1
@@ -144,7 +146,7 @@ class ScalarStates:
         if self._elsewhere:
             wanted = set(indices)
             for cell, tensor in self._elsewhere.items():
-                if cell[0] in wanted:
+                if cell[0] in wanted and not tensor.requires_grad:
                     tensor.detach().fill_(self.table[cell].item())
 
     def _look_at_tensor(self) -> None:
@@ -171,6 +173,12 @@ def _zeros(shape: tuple[int, int]) -> torch.Tensor:
 @with_real_tensors
 def _cells_of(tensor: torch.Tensor, index: int) -> list[torch.Tensor]:
     return list(tensor[index].unbind())
+
+
+def is_seen(slot: Slot, entry: Any) -> bool:
+    """Whether a scalar state is part of a graph that the parameter's steps are to continue."""
+    wanted = bool(slot.group.get("differentiable"))
+    return wanted and isinstance(entry, torch.Tensor) and entry.requires_grad
 
 
 def _is_shared(entry: Any) -> bool:

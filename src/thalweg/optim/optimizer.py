@@ -66,8 +66,7 @@ class Optimizer(StepExtras, torch.optim.Optimizer):
       With True, the attributes ``grad_scale`` and ``found_inf``, which ``torch.amp.GradScaler``
       sets, have the effect that they have with torch's fused kernels: the step sees the gradients
       divided by the scale, and is left out where one is not finite. ``p.grad`` stays as it is.
-    - ``differentiable``: let autograd see the step; runs eagerly. Numbers that are kept from step
-      to step (ASGD's eta, Rprop's first step size) count as constants.
+    - ``differentiable``: let autograd see the step; runs eagerly.
     - ``foreach``: without effect where there is a kernel, which updates all tensors at once.
       Elsewhere False asks for one tensor after the other; True together with ``fused=False``
       for lists of tensors on the CPU, too.

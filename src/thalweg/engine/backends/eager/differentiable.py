@@ -10,7 +10,7 @@ from thalweg.engine.backends.eager.apply import EagerHyperparameters, stored_lik
 from thalweg.engine.backends.lowering.operands import real_parts
 from thalweg.engine.backends.lowering.unit import LoweredUnit
 from thalweg.engine.modes import with_gradients
-from thalweg.engine.scalars import ScalarStates
+from thalweg.engine.scalars import ScalarStates, is_seen
 from thalweg.engine.slots import Slot
 from thalweg.rule import Program
 from thalweg.rule.operations import OPERATIONS, eager_dtype
@@ -26,7 +26,7 @@ class DifferentiableUnit(LoweredUnit):
     """Parameters whose update is part of a graph: autograd differentiates through it.
 
     The program's nodes are evaluated one by one, in torch. An option that is a tensor gets a
-    gradient. Scalar states count as constants.
+    gradient, and so does what a scalar state has of it.
     """
 
     def __init__(self, program: Program, slots: Sequence[Slot], scalars: ScalarStates) -> None:
@@ -83,12 +83,17 @@ class DifferentiableUnit(LoweredUnit):
             if node.op == "load":
                 results[node] = real_parts(operands[node.detail]).to(self.compute)
             elif node.op == "input":
-                results[node] = getattr(h, name) if kind == "h" else row[name]
+                results[node] = getattr(h, name) if kind == "h" else self._scalar(slot, name, row)
             elif node.op == "count" and node.detail == "tensor":
                 results[node] = float(real_parts(operands["g"]).numel())
         for node, values in known.items():
             results[node] = values[place] if getattr(values, "ndim", 0) else values
         return results
+
+    def _scalar(self, slot: Slot, name: str, row: dict[str, float]) -> Any:
+        """A scalar state: what is in the parameter's entry if autograd sees it, else a number."""
+        entry = None if slot.state is None else slot.state.peek(name)
+        return entry if is_seen(slot, entry) else row[name]
 
     def _wanted(self) -> list[Symbol]:
         """Everything that the program computes."""
@@ -96,6 +101,7 @@ class DifferentiableUnit(LoweredUnit):
         return [
             *(node for s in stages for _, node in s.stores),
             *(r for s in stages for r in s.reductions),
+            *(node for _, node in self.program.scalar_outputs),
         ]
 
     def _sum(self, value: Any, like: torch.Tensor) -> torch.Tensor:
@@ -117,13 +123,19 @@ class DifferentiableUnit(LoweredUnit):
             if rows is not None:
                 value = self.columns[name][place].index_put(rows, value)
             own[name] = value
+        if stage == len(self.program.stages) - 1:
+            for name, node in self.program.scalar_outputs:
+                (value,) = evaluate([node], results)
+                if is_seen(slot, value):
+                    own[name] = value
         for name, value in own.items():
             if name == "p":
                 slot.param.copy_(value)
             else:
                 assert slot.state is not None
                 slot.state.put(name, value)
-                self.columns[name][place] = value
+                if name in self.columns:
+                    self.columns[name][place] = value
 
 
 def evaluate(nodes: Iterable[Symbol], results: Results) -> list[Any]:
