@@ -171,7 +171,7 @@ class LBFGS(Optimizer, torch.optim.LBFGS):
         except BaseException:
             with uninterrupted():
                 for p, start in zip(params, origin, strict=True):
-                    p.copy_(start)
+                    p.detach().copy_(start)  # whatever mode an interrupt has left
                 if self._history is not None:
                     self._history.undo()
             raise
