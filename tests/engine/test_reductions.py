@@ -174,7 +174,7 @@ class TestSumsOverEverything:
         assert p.tolist() == [1.0, 1.0]
 
 
-@pytest.mark.parametrize("over", ["tensor", "all"])
+@pytest.mark.parametrize("over", ["tensor", "group", "all"])  # there is one group
 @pytest.mark.parametrize("fused", [True, False], ids=["kernel", "eager"])
 def test_sums_and_means(over: str, fused: bool) -> None:
     def centered(p, g, s, h):
@@ -187,7 +187,7 @@ def test_sums_and_means(over: str, fused: bool) -> None:
     optimizer.step()
     everything = torch.cat([g.flatten() for g in grads]).double()
     for p, g in zip(params, grads, strict=True):
-        x = everything if over == "all" else g.double()
+        x = g.double() if over == "tensor" else everything
         torch.testing.assert_close(p.double(), g.double() - x.mean(), rtol=1e-6, atol=1e-6)
         wanted = x.sum().expand(p.shape)
         torch.testing.assert_close(

@@ -78,6 +78,28 @@ def clipped_by_value(r: Reference) -> None:
     r.optimizer.step()
 
 
+def clipped_by_group(r: Reference) -> None:
+    torch.nn.utils.clip_grad_norm_(r.params[:2], 0.7)
+    torch.nn.utils.clip_grad_norm_(r.params[2:], 0.7)
+    r.optimizer.step()
+
+
+def clipped_by_a_quantile(r: Reference) -> None:
+    total = torch.cat([g.flatten() for g in r.gradients]).norm()
+    limit = r.memory.get("q", total)
+    torch.nn.utils.clip_grad_norm_(r.params, float(limit))
+    r.memory["q"] = limit * math.exp(0.2 * (0.4 - (1 if total <= limit else 0)))
+    r.optimizer.step()
+
+
+def growing_slowly(r: Reference) -> None:
+    for k, (p, u) in enumerate(zip(r.params, r.updates(), strict=True)):
+        last = r.memory.get(k, math.inf)
+        length = min(u.norm(), 0.9 * last)
+        p += u * length / u.norm()
+        r.memory[k] = length
+
+
 def cautiously(r: Reference) -> None:
     for p, g, u in zip(r.params, r.gradients, r.updates(), strict=True):
         mask = (u * g < 0).double()
@@ -157,6 +179,9 @@ def with_outer_steps(r: Reference) -> None:
 CASES: dict[str, tuple[Transform, Composition]] = {
     "clip_by_norm": (transforms.clip_by_norm(0.7), clipped_by_norm),
     "clip_by_norm, tensor": (transforms.clip_by_norm(0.7, over="tensor"), clipped_by_each_norm),
+    "clip_by_norm, group": (transforms.clip_by_norm(0.7, over="group"), clipped_by_group),
+    "clip_by_quantile": (transforms.clip_by_quantile(0.4, 0.2), clipped_by_a_quantile),
+    "norm_growth_limited": (transforms.norm_growth_limited(0.9), growing_slowly),
     "clip_by_value": (transforms.clip_by_value(0.3), clipped_by_value),
     "cautious": (transforms.cautious(), cautiously),
     "cautious_decay": (transforms.cautious_decay(0.3), decaying_cautiously),
@@ -213,8 +238,9 @@ def test_a_transform_is_its_papers_formula(
     transform, composition = CASES[case]
     start = [x.to(dtype) for x in begun()]
     params = [Parameter(x.clone()) for x in start]
+    groups = [{"params": params[:2]}, {"params": params[2:]}]
     optimizer = getattr(optim, name)(
-        params, lr=LR, **RULES[name], **BACKENDS[backend], transforms=[transform]
+        groups, lr=LR, **RULES[name], **BACKENDS[backend], transforms=[transform]
     )
     for k in range(STEPS):
         given = [g.to(dtype) for g in gradients(k)]
@@ -271,6 +297,8 @@ def test_maximizing_turns_what_cautious_takes_for_a_descent() -> None:
     [
         transforms.clip_by_norm(math.inf),
         transforms.clip_by_value(math.inf),
+        transforms.clip_by_quantile(0),
+        transforms.norm_growth_limited(0),
         transforms.cautious(False),
         transforms.cautious_decay(0),
         transforms.independent_decay(0),
@@ -365,6 +393,9 @@ def test_what_is_not_finite_spreads_as_in_torch(bad: float) -> None:
         (lambda: transforms.clip_by_norm(-1.0), ValueError, "max_norm must be >= 0"),
         (lambda: transforms.clip_by_norm(math.nan), ValueError, "max_norm must be >= 0"),
         (lambda: transforms.clip_by_norm(1.0, "row"), ValueError, "over must be one of"),
+        (lambda: transforms.clip_by_quantile(1.0), ValueError, "clip_quantile must be"),
+        (lambda: transforms.clip_by_quantile(0.5, 0.0), ValueError, "clip_rate must be > 0"),
+        (lambda: transforms.norm_growth_limited(-1.0), ValueError, "norm_growth must be >= 0"),
         (lambda: transforms.clip_by_value(-0.1), ValueError, "max_value must be >= 0"),
         (lambda: transforms.corrected_decay(peak_lr=0.0), ValueError, "peak_lr must be > 0"),
         (lambda: transforms.grokfast(-1.0), ValueError, "slow_gain must be >= 0"),

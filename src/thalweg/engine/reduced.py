@@ -37,7 +37,9 @@ def _torch_names() -> dict[str, Any]:
 
         return call
 
-    def where(condition: torch.Tensor, a: Any, b: Any) -> torch.Tensor:
+    def where(condition: Any, a: Any, b: Any) -> Any:
+        if not isinstance(condition, torch.Tensor):
+            return a if condition else b
         if isinstance(a, torch.Tensor) or isinstance(b, torch.Tensor):
             return torch.where(condition, a, b)
         # Of two numbers torch would make a tensor of its default dtype.
@@ -86,7 +88,7 @@ def values_between(
         program: the program.
         stage: the number of the stage that takes them.
         constants: the values of ``program.constants``, each a number or one for each tensor.
-        known: the values of the reductions and counts of all tensors (``all_counts``) so far.
+        known: the values of the reductions and counts (``counts_of_several``) so far.
         counts: how many elements each tensor has.
         library: "numpy" or "torch": which the values belong to.
 
@@ -95,7 +97,7 @@ def values_between(
     """
     found = _function(program, stage, library)
     sums = [known[r] for s in program.stages[:stage] for r in s.reductions]
-    totals = [known[c] for c in all_counts(program, stage)]
+    totals = [known[c] for c in counts_of_several(program, stage)]
     if library == "torch":
         return found(constants, sums, counts, totals)
     with np.errstate(all="ignore"):
@@ -103,6 +105,6 @@ def values_between(
 
 
 @cache
-def all_counts(program: Program, stage: int) -> tuple[Symbol, ...]:
+def counts_of_several(program: Program, stage: int) -> tuple[Symbol, ...]:
     """The nodes that count the elements of all tensors, among those that a stage needs."""
-    return program.counts_over_all(stage)
+    return program.counts_over_several(stage)

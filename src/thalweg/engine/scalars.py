@@ -207,6 +207,8 @@ class ConstantTable:
         self._first = slots[0].index
         self._indices = [slot.index for slot in slots]
         self._columns = [states.names.index(name) for name, _ in program.scalar_outputs]
+        self._fed_columns = [states.names.index(name) for name, _ in program.fed]
+        self._fed: Sequence[Any] = ()
         self.case_of: Integers = np.zeros(len(slots), dtype=np.int64)
         self.values: Sequence[Sequence[float]] = ()
         self._options: list[Options] = []  # of each case
@@ -238,6 +240,10 @@ class ConstantTable:
         self.values, self._next = values, following
         return True
 
+    def feed(self, values: Sequence[Any]) -> None:
+        """Take the values of the program's ``fed`` states: each a number, or one for each slot."""
+        self._fed = values
+
     def finish(self, absent: Sequence[int] = ()) -> None:
         """Let the scalar states be those after the step, but for the absent slots' ones."""
         following, table = self._next, self._states.table
@@ -253,7 +259,19 @@ class ConstantTable:
         else:
             table[self._places] = np.asarray(following)[self.case_of]
         self._cases = following
+        if self._fed:
+            self._store_fed(absent)
         self._states.hand_on(self._indices)
+
+    def _store_fed(self, absent: Sequence[int]) -> None:
+        """Store what was fed, from which the slots' cases come to differ."""
+        present = np.setdiff1d(np.arange(len(self._indices)), np.asarray(absent, dtype=np.int64))
+        rows = np.asarray(self._indices)[present]
+        for column, value in zip(self._fed_columns, self._fed, strict=True):
+            each = np.broadcast_to(value, (len(self._indices),))
+            self._states.table[rows, column] = each[present]
+        self._fed = ()
+        self._states.writes += 1
 
     def steps(self) -> list[float]:
         """The number of this update of each slot."""

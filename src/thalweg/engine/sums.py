@@ -15,10 +15,10 @@ import numpy as np
 import torch
 
 from thalweg.engine.backends.base import Unit, Values
-from thalweg.engine.reduced import all_counts
+from thalweg.engine.reduced import counts_of_several
 from thalweg.engine.slots import Slot
 from thalweg.rule import Program
-from thalweg.rule.symbols import Place, Symbol
+from thalweg.rule.symbols import SEVERAL, Place, Symbol
 
 Sums = Mapping[Symbol, Values]
 
@@ -47,12 +47,12 @@ def run_stages(units: Sequence[Unit], done: Callable[[Unit, Sums], Any]) -> None
         RuntimeError: two programs each need a sum over all tensors of which the other computes its
             part only later.
     """
-    waiting = [unit for unit in units if len(unit.program.stages) > 1]
+    summing = [unit for unit in units if any(s.reductions for s in unit.program.stages)]
     for unit in units:
-        if len(unit.program.stages) == 1:
-            found = unit.run(0, {})
-            done(unit, dict(zip(unit.program.stages[0].reductions, found, strict=True)))
-    totals = _Totals(waiting)
+        if unit not in summing:
+            unit.run(0, {})
+            done(unit, {})
+    waiting, totals = list(summing), _Totals(summing)
     stage_of = dict.fromkeys(waiting, 0)
     known: dict[Unit, dict[Symbol, Values]] = {unit: {} for unit in waiting}
     own: dict[Unit, dict[Symbol, Values]] = {unit: {} for unit in waiting}
@@ -73,11 +73,15 @@ def run_stages(units: Sequence[Unit], done: Callable[[Unit, Sums], Any]) -> None
             for node, values in zip(reductions, unit.run(stage, known[unit]), strict=True):
                 known[unit][node] = own[unit][node] = values
                 if node.place is not None:
-                    totals.add(node.place, values)
+                    totals.add(unit, node, values)
             stage_of[unit] += 1
             if stage_of[unit] == len(unit.program.stages):
                 waiting.remove(unit)
                 done(unit, own[unit])
+    for unit in summing:
+        if unit.program.fed:
+            totals.tell(unit, len(unit.program.stages), known[unit])
+            unit.feed(known[unit])
 
 
 def _check_vetoes(
@@ -95,40 +99,83 @@ def _check_vetoes(
 
 
 class _Totals:
-    """The sums over all tensors of one step."""
+    """The sums over several tensors of one step, by place; of groups also by the group's id.
+
+    A sum over all tensors has one total, under the id 0.
+    """
 
     def __init__(self, units: Sequence[Unit]) -> None:
         self._missing: dict[Place, int] = defaultdict(int)
-        self._parts: dict[Place, list[Values]] = defaultdict(list)
-        self._elements: dict[Place, int] = defaultdict(int)
+        self._parts: dict[tuple[Place, int], list[Values]] = defaultdict(list)
+        self._elements: dict[tuple[Place, int], int] = defaultdict(int)
         for unit in units:
+            elements = unit.elements()
             for node in _sums_before(unit.program, len(unit.program.stages)):
                 assert node.place is not None
                 self._missing[node.place] += 1
-                self._elements[node.place] += unit.elements()
+                for group, own in _segments(unit, node):
+                    self._elements[node.place, group] += sum(elements[own])
 
-    def add(self, place: Place, values: Values) -> None:
+    def add(self, unit: Unit, node: Symbol, values: Values) -> None:
         """Take a unit's part of a sum: its values for each tensor."""
-        self._parts[place].append(values)
-        self._missing[place] -= 1
+        assert node.place is not None
+        for group, own in _segments(unit, node):
+            self._parts[node.place, group].append(_part(values, own))
+        self._missing[node.place] -= 1
 
     def complete(self, program: Program, stage: int) -> bool:
         """Whether all sums are known that a stage may depend on."""
         return all(not self._missing[node.place or ()] for node in _sums_before(program, stage))
 
     def tell(self, unit: Unit, stage: int, known: dict[Symbol, Values]) -> None:
-        """Let a unit know the totals, and how many elements they are of, where it runs."""
+        """Let a unit know the totals, and how many elements they are of, where it runs.
+
+        Of sums over groups that is a value for each of its tensors.
+        """
         for node in _sums_before(unit.program, stage):
-            assert node.place is not None
-            known[node] = _total(self._parts[node.place], unit)
-        for node in all_counts(unit.program, stage):
-            assert node.place is not None
-            known[node] = float(self._elements[node.place])
+            segments = _segments(unit, node)
+            totals = [_total(self._parts[node.place or (), group], unit) for group, _ in segments]
+            known[node] = _for_each(totals, segments, unit) if node.detail == "group" else totals[0]
+        for node in counts_of_several(unit.program, stage):
+            segments = _segments(unit, node)
+            counts = [float(self._elements[node.place or (), group]) for group, _ in segments]
+            whole = node.detail == "all"
+            known[node] = counts[0] if whole else _for_each(counts, segments, unit)
+
+
+def _segments(unit: Unit, node: Symbol) -> list[tuple[int, slice]]:
+    """The ids of the groups that a sum is over, and where their slots are; they are in order."""
+    if node.detail == "all":
+        return [(0, slice(None))]
+    found: list[tuple[int, slice]] = []
+    for k, slot in enumerate(unit.slots):
+        if not found or found[-1][0] != id(slot.group):
+            found.append((id(slot.group), slice(k, k)))
+        found[-1] = (found[-1][0], slice(found[-1][1].start, k + 1))
+    return found
+
+
+def _part(values: Values, own: slice) -> Values:
+    if own == slice(None):
+        return values
+    if isinstance(values, torch.Tensor):
+        return values.narrow(0, own.start, own.stop - own.start)
+    return values[own]
+
+
+def _for_each(values: Sequence[Any], segments: Sequence[tuple[int, slice]], unit: Unit) -> Values:
+    """A value for each slot, from one for each group."""
+    sizes = [own.stop - own.start for _, own in segments]
+    if unit.takes_floats:
+        return np.repeat(np.asarray(values, dtype=np.float64), sizes)
+    wide = torch.float32 if unit.device.type == "mps" else torch.float64
+    tensors = [torch.as_tensor(x, dtype=wide, device=unit.device) for x in values]
+    return torch.cat([x.expand(n) for x, n in zip(tensors, sizes, strict=True)])
 
 
 def _sums_before(program: Program, stage: int) -> list[Symbol]:
-    """The sums over all tensors that the stages before one compute."""
-    return [r for s in program.stages[:stage] for r in s.reductions if r.detail == "all"]
+    """The sums over several tensors that the stages before one compute."""
+    return [r for s in program.stages[:stage] for r in s.reductions if r.detail in SEVERAL]
 
 
 def _total(parts: Sequence[Values], unit: Unit) -> Values:

@@ -18,7 +18,7 @@ _NEGATIVE = OPERATIONS["negative"].precedence
 
 def equations(program: Program) -> list[tuple[str, str]]:
     """(name, formula) of each value the program stores, and of those it uses more than once."""
-    stores = (*program.stages[-1].stores, *program.scalar_outputs)
+    stores = (*program.stages[-1].stores, *program.scalar_outputs, *program.fed)
     return equations_of([(f"{name}'", node) for name, node in stores])
 
 
@@ -80,10 +80,11 @@ def _formula(node: Symbol, texts: dict[Symbol, tuple[str, int]]) -> tuple[str, i
     if node.op == "largest":
         return f"largest({texts[node.args[0]][0]})", _ATOM
     if node.op == "reduce":
-        over = ", all tensors" if node.detail == "all" else ""
+        over = {"all": ", all tensors", "group": ", the group's tensors"}.get(node.detail, "")
         return f"sum({texts[node.args[0]][0]}{over})", _ATOM
     if node.op == "count":
-        return ("all elements" if node.detail == "all" else "elements"), _ATOM
+        of = {"all": "all elements", "group": "the group's elements"}
+        return of.get(node.detail, "elements"), _ATOM
     if node.op == "not":
         text, inner = texts[node.args[0]]
         return f"~{text}" if inner == _ATOM else f"~({text})", _ATOM

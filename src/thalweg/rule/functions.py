@@ -12,7 +12,7 @@ import torch
 
 from thalweg.rule.operations import OPERATIONS
 from thalweg.rule.scalars import Number
-from thalweg.rule.symbols import Level, Symbol
+from thalweg.rule.symbols import SEVERAL, Level, Symbol
 
 __all__ = [
     "abs",
@@ -45,7 +45,7 @@ __all__ = [
     "where",
 ]
 
-SCOPES = ("tensor", "all", "row")
+SCOPES = ("tensor", *SEVERAL, "row")
 
 
 def _apply(op: str, *args: Any) -> Any:
@@ -162,7 +162,7 @@ def lerp(a: Any, b: Any, weight: Any) -> Any:
 
 
 def sum(x: Any, over: str = "tensor") -> Any:
-    """The sum of x over the parameter's tensor, or over ``"all"`` tensors of the optimizer.
+    """The sum of x over the parameter's tensor, those of its ``"group"``, or ``"all"`` of them.
 
     In a loss, over the ``"row"``. Accumulated in float64. Splits the rule into stages: what it
     depends on is computed in one pass, the rest in the next.

@@ -13,7 +13,7 @@ import torch
 
 from thalweg.rule import scalars
 from thalweg.rule.operations import OPERATIONS
-from thalweg.rule.symbols import Level, Symbol
+from thalweg.rule.symbols import SEVERAL, Level, Symbol
 
 Row = Sequence[float]
 
@@ -81,6 +81,8 @@ class Program:
         vetoes: sums over all tensors, known before the last stage: where one is not 0, that stage
             is left out, and with it the step.
         measured: names and sums over the tensor that are wanted for themselves.
+        fed: the scalar states assigned what depends on sums, and the nodes; known after the last
+            stage.
     """
 
     name: str
@@ -95,6 +97,7 @@ class Program:
     )
     vetoes: tuple[Symbol, ...] = ()
     measured: tuple[tuple[str, Symbol], ...] = ()
+    fed: tuple[tuple[str, Symbol], ...] = ()
 
     def scalars(self, options: Mapping[str, Any], row: Row) -> tuple[Row, Row] | None:
         """The constants and the scalar states' new values, in float64.
@@ -129,15 +132,19 @@ class Program:
     def between_source(self, stage: int) -> str:
         """Python for the REDUCED constants of a stage, to run on float64 arrays over tensors.
 
+        The stage after the last has the scalar states that are ``fed``.
+
         ``between(c, r, n, N)`` takes the prologue's constants, the reductions of all earlier
-        stages, the element count of each tensor and the values of :meth:`counts_over_all`; its
+        stages, the element count of each tensor and the values of :meth:`counts_over_several`; its
         names (``sqrt``, ``where``, ...) are the array library's.
         """
         wanted = self._reduced_constants(stage)
         reductions = [r for s in self.stages[:stage] for r in s.reductions]
         names = {c: f"c[{i}]" for i, c in enumerate(self.constants)}
+        # A condition among numbers is one of them.
+        names |= {c: f"({text} != 0)" for c, text in names.items() if c.is_condition}
         names |= {r: f"r[{i}]" for i, r in enumerate(reductions)}
-        names |= {n: f"N[{i}]" for i, n in enumerate(self.counts_over_all(stage))}
+        names |= {n: f"N[{i}]" for i, n in enumerate(self.counts_over_several(stage))}
         lines: list[str] = []
         for node in ordered(wanted, stop=names):
             if node in names:
@@ -150,12 +157,14 @@ class Program:
         result = ", ".join(names[w] for w in wanted)
         return "\n".join(["def between(c, r, n, N):", *lines, f"    return [{result}]", ""])
 
-    def counts_over_all(self, stage: int) -> tuple[Symbol, ...]:
-        """The nodes that count the elements of all tensors, of those that a stage depends on."""
+    def counts_over_several(self, stage: int) -> tuple[Symbol, ...]:
+        """The nodes that count elements of several tensors, of those that a stage depends on."""
         nodes = ordered(self._reduced_constants(stage))
-        return tuple(n for n in nodes if n.op == "count" and n.detail == "all")
+        return tuple(n for n in nodes if n.op == "count" and n.detail in SEVERAL)
 
     def _reduced_constants(self, stage: int) -> list[Symbol]:
+        if stage == len(self.stages):
+            return [node for _, node in self.fed]
         return [c for c in self.stages[stage].constants if c.level is Level.REDUCED]
 
 
@@ -169,6 +178,7 @@ def build(
     states: Sequence[str],
     vetoes: Sequence[Symbol] = (),
     measured: Mapping[str, Symbol] | None = None,
+    fed: Mapping[str, Symbol] | None = None,
 ) -> Program:
     """A program from what a trace left behind.
 
@@ -182,13 +192,16 @@ def build(
         states: the rule's state tensors in declared order.
         vetoes: sums over all tensors that have to be 0 for the step to be made.
         measured: sums over the tensor that are wanted for themselves, by name.
+        fed: scalar states assigned what depends on sums, and their new values.
     """
     wanted = [node for _, node in outputs]
-    beside = dict(measured or {})
-    last = max(node.stage for node in (*wanted, *vetoes, *(m.args[0] for m in beside.values())))
-    needed = set(ordered([*wanted, *vetoes, *(m.args[0] for m in beside.values())]))
+    # What no stage waits for.
+    beside = {**(measured or {}), **{f"s.{name}": node for name, node in (fed or {}).items()}}
+    sums_beside = [n for n in ordered(beside.values()) if n.op == "reduce"]
+    last = max(node.stage for node in (*wanted, *vetoes, *(r.args[0] for r in sums_beside)))
+    needed = set(ordered([*wanted, *vetoes, *(r.args[0] for r in sums_beside)]))
     reductions = [n for n in ordered([*wanted, *vetoes, *beside.values()]) if n.op == "reduce"]
-    # What is but measured is summed up while the results are stored: all operands are read then.
+    # What no stage needs is summed up while the results are stored: all operands are read then.
     stage_of_sum = {r: r.args[0].stage if r in needed else last for r in reductions}
     stages = []
     for k in range(last + 1):
@@ -197,7 +210,8 @@ def build(
         stores = tuple(outputs) if k == last else ()
         stages.append(stage_of(results, stores, sums, ("p", "g", *states)))
 
-    reduced = ordered([c for s in stages for c in s.constants if c.level is Level.REDUCED])
+    taken = [c for s in stages for c in s.constants if c.level is Level.REDUCED]
+    reduced = ordered([*taken, *(fed or {}).values()])
     direct = [c for s in stages for c in s.constants if c.level is Level.SCALAR]
     nested = [a for n in reduced if n.level is Level.REDUCED for a in n.args]
     constants = tuple(dict.fromkeys(direct + [a for a in nested if a.level is Level.SCALAR]))
@@ -213,7 +227,8 @@ def build(
         prologue_source=source,
         prologue=prologue,
         vetoes=tuple(vetoes),
-        measured=tuple(beside.items()),
+        measured=tuple((measured or {}).items()),
+        fed=tuple((fed or {}).items()),
     )
 
 

@@ -31,8 +31,10 @@ class State:
 
     Attributes:
         initial: the value before the first update, or a function of the group's options.
-        scalar: one number per parameter, computed in float64 from ``h`` and other such states
-            (NAdam's product of momenta), instead of a tensor of the parameter's shape.
+        scalar: one number per parameter, computed in float64 from ``h``, other such states
+            (NAdam's product of momenta) and sums (the norm of the last update), instead of a
+            tensor of the parameter's shape. On devices other than the CPU, a step waits for sums
+            that are assigned to it.
         dtype: what a tensor is stored as, asked of the group's options; None, or the answer None:
             the parameter's own dtype.
         begun: for a state that may be created at any update (an average that starts late): tells

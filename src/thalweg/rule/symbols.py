@@ -24,6 +24,8 @@ from thalweg.rule.operations import OPERATIONS
 
 _PACKAGE = str(Path(__file__).parent)
 Value = float | bool
+# The scopes of sums that have parts of several tensors.
+SEVERAL = ("group", "all")
 Place = tuple[Any, ...]
 Rewrite = Callable[[str, "tuple[Symbol, ...]"], "Symbol | None"]
 
@@ -46,7 +48,7 @@ class Symbol:
             over), ``pick`` and ``is_at`` (an element of a row by its index).
         args: the nodes it is computed from.
         detail: the literal's value, the input's or operand's name, the reduction's scope.
-        place: of a sum over all tensors, and of their count: where in the rule it is asked for.
+        place: of a sum over several tensors, and of their count: where in the rule it is asked for.
         level: when its value is known.
         stage: the first stage of the program in which its value can be had.
         value: a SCALAR's concrete value at tracing time, for ``if``; None at other levels.
@@ -211,7 +213,7 @@ class Graph:
         measured: the sums over the tensor that are wanted beside the results, by name.
     """
 
-    def __init__(self, scopes: tuple[str, ...] = ("tensor", "all")) -> None:
+    def __init__(self, scopes: tuple[str, ...] = ("tensor", *SEVERAL)) -> None:
         self._scopes = scopes
         self._nodes: dict[tuple[Any, ...], Symbol] = {}
         self.guards: dict[Symbol, bool] = {}
@@ -269,10 +271,10 @@ class Graph:
         return self._intern("load", (), operand, Level.ELEMENT, 0, None)
 
     def reduce(self, x: Symbol, scope: str) -> Symbol:
-        """The sum of ``x`` over a tensor, all tensors or a row, known one stage later.
+        """The sum of ``x`` over a tensor, several tensors or a row, known one stage later.
 
-        Programs of other groups have a sum over all tensors in common with this one if the same
-        call in the rule asks for it. What is summed may be another expression there: a group
+        Programs of other options have a sum over several tensors in common with this one if the
+        same call in the rule asks for it. What is summed may be another expression there: a group
         without weight decay sums g * g where another sums (g + weight_decay * p) ** 2.
         """
         if scope not in self._scopes:
@@ -280,16 +282,16 @@ class Graph:
                 f"{_rule_line()}: a sum over {scope!r} is not known here; over must be one of "
                 f"{', '.join(map(repr, self._scopes))}"
             )
-        place = self._next_place() if scope == "all" else None
+        place = self._next_place() if scope in SEVERAL else None
         return self._intern("reduce", (x,), scope, Level.REDUCED, x.stage + 1, None, place)
 
     def tensor_sum(self, x: Symbol) -> Symbol:
-        """The sum of x over a tensor, or one over all of them that x has been asked for already.
+        """The sum of x over a tensor, or one over several that x has been asked for already.
 
         Of the latter each tensor's part is known, too.
         """
         for node in self._nodes.values():
-            if node.op == "reduce" and node.args[0] is x and node.detail == "all":
+            if node.op == "reduce" and node.args[0] is x and node.detail in SEVERAL:
                 return node
         return self.reduce(x, "tensor")
 

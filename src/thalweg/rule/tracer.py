@@ -32,7 +32,8 @@ def trace(rule: "Rule", hyperparameters: Mapping[str, Any], row: Sequence[float]
     return build(
         name=rule.name,
         outputs=outputs,
-        scalar_outputs=s._assigned_scalars,
+        scalar_outputs={k: x for k, x in s._assigned_scalars.items() if x.level is Level.SCALAR},
+        fed={k: x for k, x in s._assigned_scalars.items() if x.level is Level.REDUCED},
         guards=graph.guards,
         switches=h._switches,
         inputs=h._inputs | s._inputs,
@@ -113,12 +114,12 @@ class TracedStates:
             value = graph.literal(float(value))
         if not rule.states[name].scalar:
             self._assigned_tensors[name] = value
-        elif value.level is Level.SCALAR:
+        elif value.level is not Level.ELEMENT:
             self._assigned_scalars[name] = value
         else:
             raise TypeError(
                 f"{rule.name}: state {name!r} holds one number per parameter and was assigned "
-                f"{value!r}; declare it without scalar=True, or compute it from h alone"
+                f"{value!r}; declare it without scalar=True, or compute it from h and sums"
             )
 
 

@@ -29,7 +29,9 @@ from thalweg.transforms.l2 import l2_decay
 from thalweg.transforms.lookahead import lookahead
 from thalweg.transforms.maximize import maximized
 from thalweg.transforms.norm_control import hyperball, trust_ratio, update_floor
+from thalweg.transforms.norm_growth import norm_growth_limited
 from thalweg.transforms.outer import outer_nesterov
+from thalweg.transforms.recent_norms import clip_by_quantile
 from thalweg.transforms.slow_gradients import grokfast
 from thalweg.transforms.switchable import switchable_decay
 
@@ -39,6 +41,7 @@ __all__ = [
     "cautious",
     "cautious_decay",
     "clip_by_norm",
+    "clip_by_quantile",
     "clip_by_value",
     "corrected_decay",
     "decoupled_decay",
@@ -50,6 +53,7 @@ __all__ = [
     "l2_decay",
     "lookahead",
     "maximized",
+    "norm_growth_limited",
     "outer_nesterov",
     "switchable_decay",
     "transformed",

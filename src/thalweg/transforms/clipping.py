@@ -18,7 +18,7 @@ from thalweg.rule import (
     where,
 )
 
-SCOPES = ("all", "tensor")
+SCOPES = ("all", "group", "tensor")
 # What torch.nn.utils.clip_grad_norm_ adds to the norm before it divides by it.
 TINY = 1e-6
 
@@ -31,13 +31,13 @@ def norm_clipping(update: Update) -> Update:
         if h.max_norm == math.inf:
             return update(p, g, s, h)
         factor = minimum(h.max_norm / (norm(g, over=h.max_norm_over) + TINY), 1.0)
-        _offer_clipped(g, factor < 1)
+        offer_clipped(g, factor < 1)
         return update(p, g * factor, s, h)
 
     return rule
 
 
-def _offer_clipped(g: Any, changed: Any) -> None:
+def offer_clipped(g: Any, changed: Any) -> None:
     """Let elements be counted that a clip has changed, this one or one around it."""
     offer("clipped", maximum(offered("clipped", g), where(changed, 1.0, 0.0)))
 
@@ -51,7 +51,7 @@ def clip_by_norm(max_norm: float = 1.0, over: str = "all") -> Transform:
 
     ::
 
-        total = sqrt(sum of g * g over all gradients, or over the tensor's)
+        total = sqrt(sum of g * g over all gradients, over the group's, or over the tensor's)
         g <- g * min(max_norm / (total + 1e-6), 1)
 
     The same as ``torch.nn.utils.clip_grad_norm_`` before the step, but ``p.grad`` stays as it is,
@@ -64,11 +64,12 @@ def clip_by_norm(max_norm: float = 1.0, over: str = "all") -> Transform:
     Args:
         max_norm: the largest norm, >= 0. A group with ``inf`` is not clipped, and takes no part in
             the norm of the others.
-        over: "all": the norm of all gradients of the optimizer, in whichever group; "tensor": of
-            each gradient by itself. Option ``max_norm_over``.
+        over: "all": the norm of all gradients of the optimizer, in whichever group; "group": of
+            those of each parameter group; "tensor": of each gradient by itself. Option
+            ``max_norm_over``.
 
     Raises:
-        ValueError: ``over`` is neither.
+        ValueError: ``over`` is none of them.
 
     Source: Pascanu, Mikolov and Bengio, "On the Difficulty of Training Recurrent Neural Networks",
     2013, Algorithm 1.
@@ -90,7 +91,7 @@ def value_clipping(update: Update) -> Update:
     def rule(p: Any, g: Any, s: Any, h: Any) -> Any:
         if h.max_value == math.inf:
             return update(p, g, s, h)
-        _offer_clipped(g, abs(g) > h.max_value)
+        offer_clipped(g, abs(g) > h.max_value)
         return update(p, clip(g, -h.max_value, h.max_value), s, h)
 
     return rule

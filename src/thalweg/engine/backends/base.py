@@ -9,11 +9,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 
 from thalweg.engine.formats import Format
 from thalweg.engine.layout import Integers
 from thalweg.engine.overlaps import Ranges
+from thalweg.engine.reduced import values_between
 from thalweg.engine.scalars import ConstantTable, ScalarStates
 from thalweg.engine.slots import Slot
 from thalweg.rule import Program
@@ -116,6 +118,22 @@ class Unit(ABC):
             gradient is absent.
         """
 
+    def feed(self, known: Known) -> None:
+        """Take in the scalar states that depend on sums, once all sums of the step are known.
+
+        Values on another device are waited for.
+        """
+        values = np.asarray(self.constants.values, dtype=np.float64)
+        by_slot = values.reshape(len(values), -1)[self.constants.case_of]
+        found = values_between(
+            self.program,
+            len(self.program.stages),
+            list(by_slot.T),
+            {node: _in_numpy(value) for node, value in known.items()},
+            np.asarray(self.elements(), dtype=np.float64),
+        )
+        self.constants.feed(found)
+
     def finish(self) -> None:
         """Count the step and let go of what only this step needed."""
         self.constants.finish(self.absent)
@@ -138,10 +156,16 @@ class Unit(ABC):
         """Whether no parameter has a gradient at this step."""
         return len(self.absent) == len(self.slots)
 
-    def elements(self) -> int:
-        """How many numbers the parameters with a gradient have, two for each complex one."""
-        absent = set(self.absent)
-        return sum(s.numbers for k, s in enumerate(self.slots) if k not in absent)
+    def elements(self) -> list[int]:
+        """How many numbers each parameter has, two for each complex one; 0 without a gradient."""
+        counts = [slot.numbers for slot in self.slots]
+        for place in self.absent:
+            counts[place] = 0
+        return counts
+
+
+def _in_numpy(value: Values) -> Any:
+    return value.detach().double().cpu().numpy() if isinstance(value, torch.Tensor) else value
 
 
 class Backend(Protocol):

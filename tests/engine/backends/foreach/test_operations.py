@@ -96,5 +96,7 @@ def torchs_operations(name: str, options: dict[str, Any], count: int) -> list[st
 def test_no_more_operations_than_torchs_foreach(name: str, options: dict[str, Any]) -> None:
     ours, theirs = our_operations(name, options, 3), torchs_operations(name, options, 3)
     assert ours
-    assert len(ours) <= len(theirs), f"ours {ours}, torch's {theirs}"
+    # The variance of a centered RMSprop is held above 0, which torch's can fall below.
+    bound = len(theirs) + bool(options.get("centered"))
+    assert len(ours) <= bound, f"ours {ours}, torch's {theirs}"
     assert not {"_local_scalar_dense", "_to_copy"} & set(ours), "waits for the device"

@@ -22,9 +22,9 @@ class EagerRowsUnit(EagerUnit):
         self._numbers = [0 if g is None else real_parts(g.values()).numel() for g in self.gradients]
         return True
 
-    def elements(self) -> int:
+    def elements(self) -> list[int]:
         """How many numbers the rows hold."""
-        return sum(self._numbers)
+        return list(self._numbers)
 
     def _tensors(
         self, stage: int, case: Case, known: Known, places: Iterator[int]
