@@ -414,6 +414,6 @@ def test_names_that_a_state_cannot_have(name: str) -> None:
 
 def test_reductions_have_a_scope() -> None:
     with pytest.raises(
-        ValueError, match="'row' is not known here; over must be one of 'tensor', 'group', 'all'"
+        ValueError, match="'row' is not known here; over must be one of 'unit', 'tensor'"
     ):
         program(lambda p, g, s, h: p * norm(g, "row"))

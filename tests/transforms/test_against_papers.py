@@ -92,6 +92,26 @@ def clipped_by_a_quantile(r: Reference) -> None:
     r.optimizer.step()
 
 
+def unit_norms(x: Tensor) -> Tensor:
+    """The norm of each unit, of a vector the whole, with dimensions to broadcast."""
+    return x.norm() if x.ndim < 2 else x.flatten(1).norm(dim=1).view(-1, *[1] * (x.ndim - 1))
+
+
+def clipped_by_weights(r: Reference) -> None:
+    for p in r.params:
+        limit = unit_norms(p).clamp(min=1.2) * 0.3
+        length = unit_norms(p.grad)
+        p.grad = torch.where(length < limit, p.grad, p.grad * limit / length.clamp(min=1e-6))
+    r.optimizer.step()
+
+
+def without_means(r: Reference) -> None:
+    for p in r.params:
+        if p.ndim > 1:
+            p.grad = p.grad - p.grad.mean(dim=tuple(range(1, p.ndim)), keepdim=True)
+    r.optimizer.step()
+
+
 def growing_slowly(r: Reference) -> None:
     for k, (p, u) in enumerate(zip(r.params, r.updates(), strict=True)):
         last = r.memory.get(k, math.inf)
@@ -181,6 +201,8 @@ CASES: dict[str, tuple[Transform, Composition]] = {
     "clip_by_norm, tensor": (transforms.clip_by_norm(0.7, over="tensor"), clipped_by_each_norm),
     "clip_by_norm, group": (transforms.clip_by_norm(0.7, over="group"), clipped_by_group),
     "clip_by_quantile": (transforms.clip_by_quantile(0.4, 0.2), clipped_by_a_quantile),
+    "adaptive_clipping": (transforms.adaptive_clipping(0.3, 1.2), clipped_by_weights),
+    "centralized": (transforms.centralized(), without_means),
     "norm_growth_limited": (transforms.norm_growth_limited(0.9), growing_slowly),
     "clip_by_value": (transforms.clip_by_value(0.3), clipped_by_value),
     "cautious": (transforms.cautious(), cautiously),
@@ -258,6 +280,8 @@ def test_a_transform_is_its_papers_formula(
         if dtype is torch.bfloat16:
             continue  # below: what 16 bits lose is as large as what some transforms do
         assert (p - right).norm() <= BOUNDS[dtype] * size
+        if case == "centralized" and p.ndim < 2:
+            continue  # which it leaves as it is
         assert (p - other).norm() > 20 * BOUNDS[dtype] * size, "the transform has no effect"
     if dtype is torch.bfloat16:
         flat = torch.cat([p.detach().double().flatten() for p in params])
@@ -298,6 +322,8 @@ def test_maximizing_turns_what_cautious_takes_for_a_descent() -> None:
         transforms.clip_by_norm(math.inf),
         transforms.clip_by_value(math.inf),
         transforms.clip_by_quantile(0),
+        transforms.adaptive_clipping(0),
+        transforms.centralized(False),
         transforms.norm_growth_limited(0),
         transforms.cautious(False),
         transforms.cautious_decay(0),
@@ -369,6 +395,27 @@ def test_the_norm_is_that_of_all_groups(backend: str) -> None:
         torch.testing.assert_close(p.detach(), x - factor * g, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.parametrize("backend", list(BACKENDS))
+def test_rows_are_clipped_by_their_own_norms(backend: str) -> None:
+    """A row of a matrix, a filter of a convolution; groups of vectors say otherwise."""
+    start = [torch.randn(6, 5), torch.randn(4, 3, 2, 2), torch.randn(7)]
+    params = [Parameter(x.clone()) for x in start]
+    for p in params:
+        p.grad = torch.randn_like(p)
+    groups = [{"params": params[:2]}, {"params": params[2:], "max_norm_over": "tensor"}]
+    options: dict[str, Any] = {**BACKENDS[backend], "measure": ("clipped_share",)}
+    clip = transforms.clip_by_norm(1.5, "row")
+    optimizer = optim.SGD(groups, lr=1.0, transforms=[clip], **options)
+    optimizer.step()
+    assert {c.backend for c in optimizer._engine.choices.values()} == {backend}
+    for p, x in zip(params, start, strict=True):
+        length = unit_norms(p.grad.double())
+        wanted = x - (p.grad * (1.5 / (length + 1e-6)).clamp(max=1.0)).float()
+        torch.testing.assert_close(p.detach(), wanted, rtol=1e-5, atol=1e-6)
+        clipped = (length > 1.5).double().expand(p.shape).mean()
+        assert optimizer.measured.of(p)["clipped_share"] == pytest.approx(float(clipped))
+
+
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_what_is_not_finite_spreads_as_in_torch(bad: float) -> None:
     ends = []
@@ -392,7 +439,11 @@ def test_what_is_not_finite_spreads_as_in_torch(bad: float) -> None:
     [
         (lambda: transforms.clip_by_norm(-1.0), ValueError, "max_norm must be >= 0"),
         (lambda: transforms.clip_by_norm(math.nan), ValueError, "max_norm must be >= 0"),
-        (lambda: transforms.clip_by_norm(1.0, "row"), ValueError, "over must be one of"),
+        (lambda: transforms.clip_by_norm(1.0, "column"), ValueError, "over must be one of"),
+        (lambda: transforms.clip_by_norm(1.0, "row"), ValueError, r"parameter 0 .* shape \(2,\)"),
+        (lambda: transforms.adaptive_clipping(-1.0), ValueError, "clip_ratio must be >= 0"),
+        (lambda: transforms.adaptive_clipping(1.0, 0.0), ValueError, "clip_eps must be > 0"),
+        (lambda: transforms.centralized(2), TypeError, "centralized must be True or False"),
         (lambda: transforms.clip_by_quantile(1.0), ValueError, "clip_quantile must be"),
         (lambda: transforms.clip_by_quantile(0.5, 0.0), ValueError, "clip_rate must be > 0"),
         (lambda: transforms.norm_growth_limited(-1.0), ValueError, "norm_growth must be >= 0"),

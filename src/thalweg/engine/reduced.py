@@ -79,7 +79,7 @@ def values_between(
     stage: int,
     constants: Sequence[Any],
     known: Mapping[Symbol, Any],
-    counts: Any,
+    counts: Mapping[str, Any],
     library: str = "numpy",
 ) -> list[Any]:
     """Compute the constants of a stage that depend on sums.
@@ -89,7 +89,7 @@ def values_between(
         stage: the number of the stage that takes them.
         constants: the values of ``program.constants``, each a number or one for each tensor.
         known: the values of the reductions and counts (``counts_of_several``) so far.
-        counts: how many elements each tensor has.
+        counts: by scope, how many elements each tensor and each unit has, and "dimensions".
         library: "numpy" or "torch": which the values belong to.
 
     Returns:

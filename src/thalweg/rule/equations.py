@@ -80,10 +80,12 @@ def _formula(node: Symbol, texts: dict[Symbol, tuple[str, int]]) -> tuple[str, i
     if node.op == "largest":
         return f"largest({texts[node.args[0]][0]})", _ATOM
     if node.op == "reduce":
-        over = {"all": ", all tensors", "group": ", the group's tensors"}.get(node.detail, "")
+        of = {"all": ", all tensors", "group": ", the group's tensors", "unit": ", each unit"}
+        over = of.get(node.detail, "")
         return f"sum({texts[node.args[0]][0]}{over})", _ATOM
     if node.op == "count":
-        of = {"all": "all elements", "group": "the group's elements"}
+        of = {"all": "all elements", "group": "the group's elements", "unit": "the unit's elements"}
+        of["dimensions"] = "dimensions"
         return of.get(node.detail, "elements"), _ATOM
     if node.op == "not":
         text, inner = texts[node.args[0]]

@@ -18,6 +18,7 @@ __all__ = [
     "abs",
     "atan",
     "clip",
+    "dimensions",
     "exp",
     "expm1",
     "held",
@@ -45,7 +46,7 @@ __all__ = [
     "where",
 ]
 
-SCOPES = ("tensor", *SEVERAL, "row")
+SCOPES = ("unit", "tensor", *SEVERAL, "row")
 
 
 def _apply(op: str, *args: Any) -> Any:
@@ -164,6 +165,9 @@ def lerp(a: Any, b: Any, weight: Any) -> Any:
 def sum(x: Any, over: str = "tensor") -> Any:
     """The sum of x over the parameter's tensor, those of its ``"group"``, or ``"all"`` of them.
 
+    Over the ``"unit"`` it is over what has one index of the first dimension in common: the weights
+    of one output, a row of a matrix, a filter of a convolution. A vector is one unit.
+
     In a loss, over the ``"row"``. Accumulated in float64. Splits the rule into stages: what it
     depends on is computed in one pass, the rest in the next.
     """
@@ -185,6 +189,11 @@ def mean(x: Any, over: str = "tensor") -> Any:
     if isinstance(x, Symbol):
         return total / x.graph.count(over, total.place)
     return total / sum(torch.ones_like(x), over)
+
+
+def dimensions(x: Any) -> Any:
+    """How many dimensions the parameter has: 1 for a vector, 2 for a matrix; x: p or g."""
+    return x.graph.count("dimensions") if isinstance(x, Symbol) else x.ndim
 
 
 def norm(x: Any, over: str = "tensor") -> Any:
@@ -253,4 +262,20 @@ def is_at(x: Any, index: Any) -> Any:
 def _eager_sum(x: torch.Tensor, over: str) -> torch.Tensor:
     if over == "row":
         return torch.sum(x, -1, keepdim=True, dtype=torch.float64).to(x.dtype)
+    if over == "unit":
+        return unit_sum(x, torch.float64).to(x.dtype)
     return torch.sum(x, dtype=torch.float64).to(x.dtype)
+
+
+def unit_sum(x: torch.Tensor, dtype: torch.dtype, inner: int = 0) -> torch.Tensor:
+    """The sums over the units of a tensor, as one that broadcasts with it.
+
+    Args:
+        x: the tensor.
+        dtype: what is added up in.
+        inner: how many dimensions, the last ones, are no dimensions of the parameter.
+    """
+    if x.ndim == 0:
+        return torch.sum(x, dtype=dtype)
+    first = 0 if x.ndim - inner <= 1 else 1
+    return torch.sum(x, tuple(range(first, x.ndim)), keepdim=True, dtype=dtype)

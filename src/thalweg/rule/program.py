@@ -121,6 +121,11 @@ class Program:
         return ("p", "g", *self.states)
 
     @property
+    def sliced(self) -> bool:
+        """Whether there are sums over the units of a tensor."""
+        return any(r.detail == "unit" for stage in self.stages for r in stage.reductions)
+
+    @property
     def reads(self) -> tuple[str, ...]:
         """Every load of a step, an operand once for each stage that reads it."""
         return tuple(name for stage in self.stages for name in stage.loads)
@@ -135,7 +140,7 @@ class Program:
         The stage after the last has the scalar states that are ``fed``.
 
         ``between(c, r, n, N)`` takes the prologue's constants, the reductions of all earlier
-        stages, the element count of each tensor and the values of :meth:`counts_over_several`; its
+        stages, the element counts by scope and the values of :meth:`counts_over_several`; its
         names (``sqrt``, ``where``, ...) are the array library's.
         """
         wanted = self._reduced_constants(stage)
@@ -150,7 +155,7 @@ class Program:
             if node in names:
                 continue
             if node.op == "count":
-                names[node] = "n"
+                names[node] = f"n[{node.detail!r}]"
                 continue
             names[node] = f"v{len(lines)}"
             lines.append(f"    {names[node]} = {spell(node, names)}  # {node.line}")

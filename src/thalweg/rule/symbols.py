@@ -83,6 +83,13 @@ class Symbol:
         self.place = place
 
     @property
+    def is_of_units(self) -> bool:
+        """Whether its value is another one for each unit of a tensor, known from sums."""
+        if self.level is not Level.REDUCED or self.op in ("reduce", "count"):
+            return self.op in ("reduce", "count") and self.detail == "unit"
+        return any(argument.is_of_units for argument in self.args)
+
+    @property
     def is_condition(self) -> bool:
         if self.op == "literal":
             return isinstance(self.value, bool)
@@ -213,7 +220,7 @@ class Graph:
         measured: the sums over the tensor that are wanted beside the results, by name.
     """
 
-    def __init__(self, scopes: tuple[str, ...] = ("tensor", *SEVERAL)) -> None:
+    def __init__(self, scopes: tuple[str, ...] = ("unit", "tensor", *SEVERAL)) -> None:
         self._scopes = scopes
         self._nodes: dict[tuple[Any, ...], Symbol] = {}
         self.guards: dict[Symbol, bool] = {}
@@ -271,7 +278,7 @@ class Graph:
         return self._intern("load", (), operand, Level.ELEMENT, 0, None)
 
     def reduce(self, x: Symbol, scope: str) -> Symbol:
-        """The sum of ``x`` over a tensor, several tensors or a row, known one stage later.
+        """The sum of ``x`` over a tensor, a part or several of them, known one stage later.
 
         Programs of other options have a sum over several tensors in common with this one if the
         same call in the rule asks for it. What is summed may be another expression there: a group
@@ -296,7 +303,10 @@ class Graph:
         return self.reduce(x, "tensor")
 
     def count(self, scope: str, place: Place | None = None) -> Symbol:
-        """How many elements a sum of that scope runs over; ``place``: that sum's, over all."""
+        """How many elements a sum of that scope runs over; ``place``: that sum's, over several.
+
+        Of the scope "dimensions", how many dimensions the tensor has.
+        """
         known_from = 0 if scope == "row" else 1
         return self._intern("count", (), scope, Level.REDUCED, known_from, None, place)
 

@@ -114,7 +114,7 @@ class TracedStates:
             value = graph.literal(float(value))
         if not rule.states[name].scalar:
             self._assigned_tensors[name] = value
-        elif value.level is not Level.ELEMENT:
+        elif value.level is not Level.ELEMENT and not value.is_of_units:
             self._assigned_scalars[name] = value
         else:
             raise TypeError(

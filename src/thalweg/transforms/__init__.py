@@ -20,8 +20,10 @@ dicts carry them, with the states. A transform of your own is a ``Transform(wrap
 
 from thalweg.rule.transforms import Transform, transformed
 from thalweg.rule.update import followed, update_of
+from thalweg.transforms.adaptive_clipping import adaptive_clipping
 from thalweg.transforms.average import averaged
 from thalweg.transforms.caution import cautious, cautious_decay
+from thalweg.transforms.centralization import centralized
 from thalweg.transforms.clipping import clip_by_norm, clip_by_value
 from thalweg.transforms.decays import corrected_decay, independent_decay, l1_decay
 from thalweg.transforms.decoupled import decoupled_decay
@@ -37,9 +39,11 @@ from thalweg.transforms.switchable import switchable_decay
 
 __all__ = [
     "Transform",
+    "adaptive_clipping",
     "averaged",
     "cautious",
     "cautious_decay",
+    "centralized",
     "clip_by_norm",
     "clip_by_quantile",
     "clip_by_value",

@@ -18,7 +18,7 @@ from thalweg.rule import (
     where,
 )
 
-SCOPES = ("all", "group", "tensor")
+SCOPES = ("all", "group", "tensor", "row")
 # What torch.nn.utils.clip_grad_norm_ adds to the norm before it divides by it.
 TINY = 1e-6
 
@@ -30,7 +30,8 @@ def norm_clipping(update: Update) -> Update:
     def rule(p: Any, g: Any, s: Any, h: Any) -> Any:
         if h.max_norm == math.inf:
             return update(p, g, s, h)
-        factor = minimum(h.max_norm / (norm(g, over=h.max_norm_over) + TINY), 1.0)
+        over = "unit" if h.max_norm_over == "row" else h.max_norm_over
+        factor = minimum(h.max_norm / (norm(g, over) + TINY), 1.0)
         offer_clipped(g, factor < 1)
         return update(p, g * factor, s, h)
 
@@ -44,6 +45,15 @@ def offer_clipped(g: Any, changed: Any) -> None:
 
 def _check_scope(owner: str, options: Mapping[str, Any]) -> None:
     one_of(owner, "max_norm_over", options.get("max_norm_over"), SCOPES)
+    if options["max_norm_over"] != "row" or options.get("max_norm") == math.inf:
+        return
+    for k, p in enumerate(options.get("params", ())):
+        if p.ndim < 2:
+            raise ValueError(
+                f'{owner}: max_norm_over="row" is for parameters of two dimensions or more, and '
+                f"parameter {k} of the group has shape {tuple(p.shape)}; put vectors into a group "
+                'of their own with max_norm_over="tensor"'
+            )
 
 
 def clip_by_norm(max_norm: float = 1.0, over: str = "all") -> Transform:
@@ -51,7 +61,7 @@ def clip_by_norm(max_norm: float = 1.0, over: str = "all") -> Transform:
 
     ::
 
-        total = sqrt(sum of g * g over all gradients, over the group's, or over the tensor's)
+        total = sqrt(sum of g * g over all gradients, the group's, the tensor's, or the row's)
         g <- g * min(max_norm / (total + 1e-6), 1)
 
     The same as ``torch.nn.utils.clip_grad_norm_`` before the step, but ``p.grad`` stays as it is,
@@ -65,11 +75,12 @@ def clip_by_norm(max_norm: float = 1.0, over: str = "all") -> Transform:
         max_norm: the largest norm, >= 0. A group with ``inf`` is not clipped, and takes no part in
             the norm of the others.
         over: "all": the norm of all gradients of the optimizer, in whichever group; "group": of
-            those of each parameter group; "tensor": of each gradient by itself. Option
-            ``max_norm_over``.
+            those of each parameter group; "tensor": of each gradient by itself; "row": of what
+            belongs to one index of the first dimension (a row of a matrix, a filter of a
+            convolution). Option ``max_norm_over``.
 
     Raises:
-        ValueError: ``over`` is none of them.
+        ValueError: ``over`` is none of them, or "row", and a parameter is a vector.
 
     Source: Pascanu, Mikolov and Bengio, "On the Difficulty of Training Recurrent Neural Networks",
     2013, Algorithm 1.

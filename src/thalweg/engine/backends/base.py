@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from thalweg.engine.formats import Format
@@ -118,6 +119,10 @@ class Unit(ABC):
             gradient is absent.
         """
 
+    def ranks(self) -> npt.NDArray[np.float64]:
+        """How many dimensions each parameter has."""
+        return np.asarray([slot.param.ndim for slot in self.slots], dtype=np.float64)
+
     def feed(self, known: Known) -> None:
         """Take in the scalar states that depend on sums, once all sums of the step are known.
 
@@ -130,7 +135,7 @@ class Unit(ABC):
             len(self.program.stages),
             list(by_slot.T),
             {node: _in_numpy(value) for node, value in known.items()},
-            np.asarray(self.elements(), dtype=np.float64),
+            {"tensor": np.asarray(self.elements(), dtype=np.float64), "dimensions": self.ranks()},
         )
         self.constants.feed(found)
 

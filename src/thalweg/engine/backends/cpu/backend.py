@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from thalweg.engine.backends.base import Subject, Unit
+from thalweg.engine.backends.cpu.sliced import SlicedUnit, are_in_order
 from thalweg.engine.backends.cpu.sparse_rows import SparseRowsUnit
 from thalweg.engine.backends.cpu.unit import KernelUnit
 from thalweg.engine.formats import Plain
@@ -39,6 +40,8 @@ class CpuBackend:
         p = subject.slot.param
         if not is_dense(p):
             return f"p has strides {p.stride()} and is not dense in memory"
+        if subject.program().sliced and (problem := self._in_the_way_of_units(subject)):
+            return problem
         if subject.rows:
             if not p.is_contiguous():
                 return "the gradient is sparse and p is not contiguous"
@@ -49,6 +52,14 @@ class CpuBackend:
                     return f"the gradient is sparse and {name} is not stored row by row"
         return None
 
+    def _in_the_way_of_units(self, subject: Subject) -> str | None:
+        if not are_in_order(subject.slot.param):
+            return "sums over units, and those of p do not lie one behind the other"
+        for name, form in subject.formats.items():
+            if not isinstance(form, Plain):
+                return f"sums over units, and {name} is not stored number by number"
+        return None
+
     def units(
         self, program: Program, slots: Sequence[Slot], scalars: ScalarStates
     ) -> Sequence[Unit]:
@@ -56,4 +67,4 @@ class CpuBackend:
         kind = slots[0].kind
         if kind is not None and kind.rows:
             return [SparseRowsUnit(program, [slot], scalars) for slot in slots]
-        return [KernelUnit(program, slots, scalars)]
+        return [(SlicedUnit if program.sliced else KernelUnit)(program, slots, scalars)]

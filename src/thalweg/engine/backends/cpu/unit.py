@@ -371,7 +371,8 @@ class KernelUnit(Unit):
         if not reduced:
             return by_case[:, columns], cases
         by_tensor = by_case[cases]
-        counts = np.asarray(self._numbers, dtype=np.float64)
+        numbers = np.asarray(self._numbers, dtype=np.float64)
+        counts = {"tensor": numbers, "dimensions": self.ranks()}
         found = values_between(self.program, stage, list(by_tensor.T), known, counts)
         table = np.empty((len(cases), len(columns) + len(reduced)))
         table[:, : len(columns)] = by_tensor[:, columns]

@@ -8,11 +8,12 @@ import torch
 from thalweg.engine.backends.base import Known
 from thalweg.engine.backends.eager.apply import EagerHyperparameters, stored_like
 from thalweg.engine.backends.lowering.operands import real_parts
-from thalweg.engine.backends.lowering.unit import LoweredUnit
+from thalweg.engine.backends.lowering.unit import LoweredUnit, of_place
 from thalweg.engine.modes import with_gradients
 from thalweg.engine.scalars import ScalarStates, is_seen
 from thalweg.engine.slots import Slot
 from thalweg.rule import Program
+from thalweg.rule.functions import unit_sum
 from thalweg.rule.operations import OPERATIONS, eager_dtype
 from thalweg.rule.program import ordered
 from thalweg.rule.symbols import Symbol
@@ -50,12 +51,11 @@ class DifferentiableUnit(LoweredUnit):
                 results = self._known(place, operands, known)
                 for values, node in zip(found, reductions, strict=True):
                     (value,) = evaluate([node.args[0]], results)
-                    values[place] = self._sum(value, operands["g"])
+                    values[place] = self._sum(value, operands["g"], node.detail == "unit")
                 self._store(stage, place, results, operands, rows)
         finally:
             eager_dtype.set(before)
-        zero = torch.zeros((), dtype=self.accumulate, device=self.device)
-        return [torch.stack([zero if v is None else v for v in values]) for values in found]
+        return self.totals(stage, found)
 
     def _operands(self, place: int) -> tuple[Operands, Rows]:
         """A parameter's tensors; of a sparse gradient's rows, if only those are updated."""
@@ -84,10 +84,13 @@ class DifferentiableUnit(LoweredUnit):
                 results[node] = real_parts(operands[node.detail]).to(self.compute)
             elif node.op == "input":
                 results[node] = getattr(h, name) if kind == "h" else self._scalar(slot, name, row)
-            elif node.op == "count" and node.detail == "tensor":
-                results[node] = float(real_parts(operands["g"]).numel())
-        for node, values in known.items():
-            results[node] = values[place] if getattr(values, "ndim", 0) else values
+            elif node.op == "count" and node.detail in ("tensor", "unit"):
+                numbers = real_parts(operands["g"])
+                units = len(numbers) if node.detail == "unit" and operands["g"].ndim > 1 else 1
+                results[node] = float(numbers.numel() / units) if units else 0.0
+            elif node.op == "count" and node.detail == "dimensions":
+                results[node] = float(operands["p"].ndim)
+        results.update((node, of_place(values, place)) for node, values in known.items())
         return results
 
     def _scalar(self, slot: Slot, name: str, row: dict[str, float]) -> Any:
@@ -104,8 +107,10 @@ class DifferentiableUnit(LoweredUnit):
             *(node for _, node in self.program.scalar_outputs),
         ]
 
-    def _sum(self, value: Any, like: torch.Tensor) -> torch.Tensor:
+    def _sum(self, value: Any, like: torch.Tensor, of_units: bool) -> torch.Tensor:
         numbers = torch.as_tensor(value, device=self.device).expand_as(real_parts(like))
+        if of_units:
+            return unit_sum(numbers, self.accumulate, self.inner)
         return torch.sum(numbers, dtype=self.accumulate)
 
     def _store(

@@ -22,6 +22,13 @@ class EagerRowsUnit(EagerUnit):
         self._numbers = [0 if g is None else real_parts(g.values()).numel() for g in self.gradients]
         return True
 
+    def units_of(self, place: int) -> int:
+        """How many units the rows hold."""
+        gradient = self.gradients[place]
+        assert gradient is not None
+        values = gradient.values()
+        return len(values) if values.ndim > 1 else 1
+
     def elements(self) -> list[int]:
         """How many numbers the rows hold."""
         return list(self._numbers)

@@ -28,7 +28,7 @@ class EagerUnit(LoweredUnit):
         for case in self.cases(stage):
             places = iter(case.places)
             sums: list[list[Any]] = [[] for _ in reductions]
-            run = compiled(case.lowered, self.compute, self.accumulate)
+            run = compiled(case.lowered, self.compute, self.accumulate, self.inner)
             try:
                 run(self._tensors(stage, case, known, places), case.scalars, sums)
             except BaseException:
@@ -40,7 +40,7 @@ class EagerUnit(LoweredUnit):
             for values, own in zip(found, sums, strict=True):
                 for place, value in zip(case.places, own, strict=True):
                     values[place] = value
-        return self.totals(found)
+        return self.totals(stage, found)
 
     def _finish_only(self, done: Sequence[int]) -> None:
         self.absent = sorted({*range(len(self.slots))}.difference(done))

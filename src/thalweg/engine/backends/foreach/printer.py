@@ -7,7 +7,9 @@ from typing import Any
 import torch
 
 from thalweg.engine.backends.lowering import Instruction, Lowered, variables
+from thalweg.engine.backends.lowering.operands import spread
 from thalweg.engine.backends.lowering.printed import instruction_lines, scalar_lines
+from thalweg.rule.functions import unit_sum
 from thalweg.rule.program import compile_function
 
 Tensors = list[torch.Tensor]
@@ -31,15 +33,21 @@ _SPELLED = {
     "sum": "sums[{out}].extend(torch.sum(a, dtype=accumulate) for a in {0})",
     "squares": "sums[{out}].extend(squares({0}))",
     "count": "sums[{out}].extend(times({0}, {first}))",
+    "unit_sum": "sums[{out}].extend(unit_sum(a, accumulate, inner) for a in {0})",
+    "unit_squares": "sums[{out}].extend(unit_sum(a * a, accumulate, inner) for a in {0})",
+    "unit_count": "sums[{out}].extend(unit_times({0}, {first}))",
 }
 
 
 @cache
-def compiled(lowered: Lowered, compute: torch.dtype, accumulate: torch.dtype) -> Function:
+def compiled(
+    lowered: Lowered, compute: torch.dtype, accumulate: torch.dtype, inner: int = 0
+) -> Function:
     """``run(*lists, k, sums)``, which updates parameters.
 
     It takes a list for each variable, the scalars, and lists to which the sums are added. Of a
     constant made from sums it also takes one tensor, which is that of all parameters.
+    ``inner``: the dimensions of its numbers that are none of the parameter: 1 if it is complex.
     """
 
     def load(stored: Tensors) -> Tensors:
@@ -56,14 +64,27 @@ def compiled(lowered: Lowered, compute: torch.dtype, accumulate: torch.dtype) ->
     def times(number: Any, tensors: Tensors) -> Tensors:
         if isinstance(number, list):
             pairs = zip(number, tensors, strict=True)
-            return [n.to(accumulate) * x.numel() for n, x in pairs]
+            return [
+                torch.sum(spread(n, x), dtype=accumulate)
+                if n.ndim
+                else n.to(accumulate) * x.numel()
+                for n, x in pairs
+            ]
         return [x.new_full((), number * x.numel(), dtype=accumulate) for x in tensors]
+
+    def unit_times(number: Any, tensors: Tensors) -> Tensors:
+        numbers = number if isinstance(number, list) else [number] * len(tensors)
+        pairs = zip(numbers, tensors, strict=True)
+        return [unit_sum(spread(n, x), accumulate, inner) for n, x in pairs]
 
     names = {
         "torch": torch,
         "load": load,
         "squares": squares,
         "times": times,
+        "unit_sum": unit_sum,
+        "unit_times": unit_times,
+        "inner": inner,
         "compute": compute,
         "accumulate": accumulate,
     }

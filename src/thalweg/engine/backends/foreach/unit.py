@@ -50,20 +50,21 @@ class ForeachUnit(LoweredUnit):
                 for values, own in zip(found, sums, strict=True):
                     for place, value in zip(places, own, strict=True):
                         values[place] = value
-        return self.totals(found)
+        return self.totals(stage, found)
 
     def _most_numbers(self, case: Case) -> int:
         """How many numbers may be updated at once, for temporaries to stay within their limit."""
         # A sparse gradient is made dense first, a complex one may have to be conjugated.
         copied = self.sparse or self._kind.dtype.is_complex
         temporaries = case.lowered.temporaries + copied
-        if not temporaries:
+        if not temporaries or self.program.sliced:  # of a piece the units would be others
             return sum(self._numbers)
         return max(1, self._temporary_bytes // (temporaries * self.compute.itemsize))
 
     def _run_lists(self, case: Case, lists: Sequence[Any], reductions: int) -> list[list[Any]]:
         sums: list[list[Any]] = [[] for _ in range(reductions)]
-        compiled(case.lowered, self.compute, self.accumulate)(*lists, case.scalars, sums)
+        run = compiled(case.lowered, self.compute, self.accumulate, self.inner)
+        run(*lists, case.scalars, sums)
         return sums
 
     def _run_in_pieces(

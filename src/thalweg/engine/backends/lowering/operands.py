@@ -43,6 +43,14 @@ def store(stored: torch.Tensor | Encoded, value: torch.Tensor) -> None:
     stored.copy_(torch.view_as_complex(value) if stored.is_complex() else value)
 
 
+def spread(number: float | torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """A number for each of a tensor's numbers, without memory of their own."""
+    real = real_parts(like)
+    if not isinstance(number, torch.Tensor):
+        number = real.new_full((), number, dtype=torch.float64 if real.is_cpu else torch.float32)
+    return number.expand(real.shape)
+
+
 def fill(stored: torch.Tensor | Encoded, number: float) -> None:
     """Let every number of an operand be this one."""
     if isinstance(stored, Encoded):

@@ -43,6 +43,7 @@ class _Selector:
         self._nodes = Decisions(truths)
         self._stores = [(name, self._nodes.known(node)) for name, node in stage.stores]
         self._sums = [self._nodes.known(r.args[0]) for r in stage.reductions]
+        self._of_units = [r.detail == "unit" for r in stage.reductions]
         reduced = [c for c in stage.constants if c.level is Level.REDUCED]
         self._reduced = {c: str(k) for k, c in enumerate(reduced)}
         self._targets = {node: name for name, node in reversed(self._stores)}
@@ -52,7 +53,11 @@ class _Selector:
 
     def selection(self) -> Selection:
         stores = [(name, self._value_or_scalar(node)) for name, node in self._stores]
-        return Selection(stores, [self._sum_of(node) for node in self._sums])
+        sums = []
+        for node, of_units in zip(self._sums, self._of_units, strict=True):
+            kind, value = self._sum_of(node)
+            sums.append((f"unit_{kind}" if of_units else kind, value))
+        return Selection(stores, sums)
 
     # ---- nodes --------------------------------------------------------------------------------
 

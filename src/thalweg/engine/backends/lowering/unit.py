@@ -47,6 +47,7 @@ class LoweredUnit(Unit):
         accumulate: the dtype of sums.
         converted: the operands that are converted.
         encoded: those of them that are stored in no plain format.
+        inner: how many dimensions of their numbers are none of the parameters'.
         sparse: the gradients are sparse.
         columns: the tensors of each operand but the gradient, one for each slot.
         gradients: those of this step, None where there is none.
@@ -77,6 +78,7 @@ class LoweredUnit(Unit):
         formats = slots[0].formats
         self.encoded = frozenset(n for n, f in formats.items() if not isinstance(f, Plain))
         self.converted |= self.encoded.intersection(self.columns)
+        self.inner = int(slots[0].param.is_complex())
         self._shapes = [slot.param.shape for slot in slots]
         self._numbers = [slot.numbers for slot in slots]
         self._counts: Any = None
@@ -158,10 +160,16 @@ class LoweredUnit(Unit):
         """The constants made from sums: for each a 0-d tensor, or a list of one per parameter."""
         if not reduced_constants(self.program, stage):
             return []
+        if self.program.sliced:
+            return self._reduced_by_units(stage, case, known)
         whole = len(case.places) == len(self.slots)
         if self._counts is None:
             counts = torch.tensor(self._numbers, dtype=self.accumulate, device="cpu")
-            self._counts = counts.numpy() if self.takes_floats else counts.to(self.device)
+            ranks = torch.tensor(self.ranks(), dtype=self.accumulate, device="cpu")
+            self._counts = {
+                scope: x.numpy() if self.takes_floats else x.to(self.device)
+                for scope, x in {"tensor": counts, "dimensions": ranks}.items()
+            }
 
         def of_case(values: Any) -> Any:
             if whole or not getattr(values, "ndim", 0):
@@ -176,27 +184,67 @@ class LoweredUnit(Unit):
             stage,
             case.constants,
             {node: of_case(values) for node, values in known.items()},
-            of_case(self._counts),
+            {scope: of_case(x) for scope, x in self._counts.items()},
             "numpy" if self.takes_floats else "torch",
         )
         return [self._constant(value) for value in found]
 
-    def _constant(self, value: Any) -> Any:
-        """A constant made from sums, as tensors on the device, in the dtype of arithmetic."""
+    def _reduced_by_units(self, stage: int, case: Case, known: Known) -> list[Any]:
+        """As :meth:`reduced`, one parameter after the other, as each has other units."""
+        found: list[list[Any]] = []
+        for place in case.places:
+            own = {node: of_place(values, place) for node, values in known.items()}
+            units = self.units_of(place)
+            numbers = float(self._numbers[place])
+            counts = {
+                "tensor": numbers,
+                "unit": numbers / units if units else 0.0,
+                "dimensions": float(len(self._shapes[place])),
+            }
+            library = "numpy" if self.takes_floats else "torch"
+            if self.takes_floats:
+                own = {n: x.numpy() if isinstance(x, torch.Tensor) else x for n, x in own.items()}
+            found.append(values_between(self.program, stage, case.constants, own, counts, library))
+        return [[self._narrow(value) for value in values] for values in zip(*found, strict=True)]
+
+    def units_of(self, place: int) -> int:
+        """How many units a parameter has: a vector is one."""
+        shape = self._shapes[place]
+        return shape[0] if len(shape) > 1 else 1
+
+    def _narrow(self, value: Any) -> torch.Tensor:
+        """A constant of one parameter: 0-d, or with a number for each unit."""
         tensor = value if isinstance(value, torch.Tensor) else torch.as_tensor(value, device="cpu")
         if tensor.dtype is not torch.bool:
             tensor = tensor.to(self.compute)
-        tensor = tensor.to(self.device)
+        return tensor.to(self.device)
+
+    def _constant(self, value: Any) -> Any:
+        """A constant made from sums, as tensors on the device, in the dtype of arithmetic."""
+        tensor = self._narrow(value)
         return list(tensor.unbind()) if tensor.dim() else tensor
 
-    def totals(self, found: Sequence[Sequence[Any]]) -> list[Any]:
-        """The values of a stage's reductions: for each one number per slot."""
-        results = []
-        for values in found:
+    def totals(self, stage: int, found: Sequence[Sequence[Any]]) -> list[Any]:
+        """The values of a stage's reductions: for each one number per slot.
+
+        Of those over units it is a list of a tensor for each slot.
+        """
+        results: list[Any] = []
+        for node, values in zip(self.program.stages[stage].reductions, found, strict=True):
+            if node.detail == "unit":
+                results.append(values)
+                continue
             zero = self.columns["p"][0].new_zeros((), dtype=self.accumulate)
             stacked = torch.stack([zero if value is None else value for value in values])
             results.append(stacked.numpy() if self.takes_floats else stacked)
         return results
+
+
+def of_place(values: Any, place: int) -> Any:
+    """What is known of one parameter: a list has it at its place, an array too."""
+    if isinstance(values, list):
+        return values[place]
+    return values[place] if getattr(values, "ndim", 0) else values
 
 
 @cache

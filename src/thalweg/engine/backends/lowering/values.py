@@ -86,7 +86,7 @@ class Selection:
     Attributes:
         stores: operands, and what they take.
         sums: what is summed over each tensor: "sum" and "squares" of a value, or "count" times a
-            scalar.
+            scalar; "unit_sum" and so on, over its units.
     """
 
     stores: Sequence[tuple[str, Value | Scalar]]
