@@ -188,10 +188,11 @@ def test_an_integer_without_a_dtype_of_its_own_takes_the_default() -> None:
 
 
 @pytest.mark.parametrize("name", ["mse_loss", "soft_margin_loss", "smooth_l1_loss"])
-def test_the_hessian_of_a_sum_of_nothing_is_empty(name: str) -> None:
+@pytest.mark.parametrize("reduction", ["sum", "mean"])
+def test_the_hessian_of_a_sum_of_nothing_is_empty(reduction: str, name: str) -> None:
     x, y = torch.zeros(0, 3), torch.zeros(0, 3)
 
     def total(x: Any) -> Any:
-        return getattr(losses, name)(x, y, reduction="sum")
+        return getattr(losses, name)(x, y, reduction=reduction)
 
     assert torch.func.hessian(total)(x).shape == (0, 3, 0, 3)

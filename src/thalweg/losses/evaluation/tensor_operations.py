@@ -50,7 +50,10 @@ def widened(tensor: torch.Tensor) -> torch.Tensor:
 
 def summed(each: torch.Tensor, divisor: float | torch.Tensor) -> torch.Tensor:
     """The sum of values over a divisor. 16-bit values are added up in float32."""
-    total = widened(each).sum()
-    # Within vmap over nothing, torch does not divide by a number.
-    total = total if isinstance(divisor, (int, float)) and divisor == 1 else total / divisor
+    values = widened(each)
+    if isinstance(divisor, (int, float)) and divisor in (1, values.numel()):
+        # Within vmap over nothing, torch does not divide by a number.
+        total = values.sum() if divisor == 1 else values.mean()
+    else:
+        total = values.sum() / divisor
     return total.to(each.dtype) if each.dtype in HALVES else total
