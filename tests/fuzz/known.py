@@ -74,9 +74,7 @@ KNOWN: dict[str, Callable[[Case], bool]] = {
         lambda c: c.program.hook is not None and c.program.between == "in_place" and c.both_return()
     ),
     "within vmap over nothing, torch does not divide by a number": lambda c: (
-        c.program.rows == 0
-        and c.program.use == "hessian"
-        and _says(c.ours, "select(): index 0 out")
+        c.program.rows == 0 and c.program.use == "hessian" and _says(c.ours, "index 0 out")
     ),
     "torch's value of no rows is memory that nobody wrote": (
         lambda c: c.program.rows == 0 and c.program.call.startswith(UNWRITTEN) and c.both_return()
