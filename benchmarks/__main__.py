@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 import thalweg
-from benchmarks import averages, checkpoints, ctc, lbfgs, losses, row_losses
+from benchmarks import averages, checkpoints, ctc, lbfgs, losses, row_losses, tail
 from benchmarks.startup import startup
 from benchmarks.steps import OPTIMIZERS, SHAPES, Row, measure
 
@@ -46,6 +46,7 @@ def main() -> None:
             console.print(f"{what}: {seconds:.2f} s")
         results["lbfgs"] = lbfgs.main()
         results["averages"] = averages.main()
+        results["tail"] = tail.main()
         results["losses"] = losses.main()
         results["row losses"] = row_losses.main()
         results["ctc"] = ctc.main()

@@ -10,7 +10,7 @@ Figures are medians over rounds in which all are timed one after another, as in 
 """
 
 import statistics
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -137,8 +137,13 @@ def _compared(
 
 def main() -> list[dict[str, Any]]:
     """Measure, print, and return the figures."""
-    rows = list(measure())
-    table = Table(title="averages of weights: milliseconds (fp32)", title_justify="left")
+    return show("averages of weights", measure())
+
+
+def show(title: str, found: Iterable[Row]) -> list[dict[str, Any]]:
+    """Print rows as a table, and return them as plain data."""
+    rows = list(found)
+    table = Table(title=f"{title}: milliseconds (fp32)", title_justify="left")
     for heading in ("case", "what"):
         table.add_column(heading)
     table.add_column("thalweg", justify="right")

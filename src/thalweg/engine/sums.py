@@ -108,13 +108,18 @@ class _Totals:
         self._missing: dict[Place, int] = defaultdict(int)
         self._parts: dict[tuple[Place, int], list[Values]] = defaultdict(list)
         self._elements: dict[tuple[Place, int], int] = defaultdict(int)
+        self._units = units
         for unit in units:
-            elements = unit.elements()
             for node in _sums_before(unit.program, len(unit.program.stages)):
                 assert node.place is not None
                 self._missing[node.place] += 1
+
+    def _count_elements(self) -> None:
+        for unit in self._units:
+            elements = unit.elements()
+            for node in _sums_before(unit.program, len(unit.program.stages)):
                 for group, own in _segments(unit, node):
-                    self._elements[node.place, group] += sum(elements[own])
+                    self._elements[node.place or (), group] += sum(elements[own])
 
     def add(self, unit: Unit, node: Symbol, values: Values) -> None:
         """Take a unit's part of a sum: its values for each tensor."""
@@ -136,7 +141,10 @@ class _Totals:
             segments = _segments(unit, node)
             totals = [_total(self._parts[node.place or (), group], unit) for group, _ in segments]
             known[node] = _for_each(totals, segments, unit) if node.detail == "group" else totals[0]
-        for node in counts_of_several(unit.program, stage):
+        wanted = counts_of_several(unit.program, stage)
+        if wanted and not self._elements:
+            self._count_elements()
+        for node in wanted:
             segments = _segments(unit, node)
             counts = [float(self._elements[node.place or (), group]) for group, _ in segments]
             whole = node.detail == "all"

@@ -52,8 +52,7 @@ class NumpyUnit(Unit):
         what, rows = self.program.stages[stage], np.asarray(self.constants.values, dtype=float)
         columns = list(rows.reshape(len(rows), -1)[self.constants.case_of].T)
         counts = np.asarray([slot.numbers for slot in self.slots], dtype=float)
-        by_scope = {"tensor": counts, "dimensions": self.ranks()}
-        between = values_between(self.program, stage, columns, known, by_scope)
+        between = values_between(self.program, stage, columns, known, self.sizes)
         given = dict(zip(self.program.constants, columns, strict=True))
         given |= dict(zip(reduced_constants(self.program, stage), between, strict=True))
         sums = np.zeros((len(what.reductions), len(self.slots)))

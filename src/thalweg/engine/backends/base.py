@@ -7,6 +7,7 @@ parameters, and how a stage of a unit runs. It knows neither the plan nor other 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -68,6 +69,7 @@ class Unit(ABC):
     Attributes:
         device: where the parameters are, and the values of reductions that are tensors.
         takes_floats: the values of reductions are NumPy arrays, and totals floats; else tensors.
+        numbers: how many numbers each parameter has, two for each complex one.
         constants: the values of ``program.constants`` for this step.
         absent: the places in ``slots`` of the parameters without a gradient at this step. They are
             left as they are.
@@ -84,6 +86,7 @@ class Unit(ABC):
     def __init__(self, program: Program, slots: Sequence[Slot], scalars: ScalarStates) -> None:
         self.program = program
         self.slots = slots
+        self.numbers = [slot.numbers for slot in slots]
         self.constants = ConstantTable(program, slots, scalars)
         self.absent: Sequence[int] = ()
 
@@ -119,9 +122,12 @@ class Unit(ABC):
             gradient is absent.
         """
 
-    def ranks(self) -> npt.NDArray[np.float64]:
-        """How many dimensions each parameter has."""
-        return np.asarray([slot.param.ndim for slot in self.slots], dtype=np.float64)
+    @cached_property
+    def sizes(self) -> dict[str, npt.NDArray[np.float64]]:
+        """The counts that a rule may ask for of each tensor, by scope."""
+        ranks = [slot.param.ndim for slot in self.slots]
+        found = {"tensor": self.numbers, "dimensions": ranks}
+        return {scope: np.asarray(each, dtype=np.float64) for scope, each in found.items()}
 
     def feed(self, known: Known) -> None:
         """Take in the scalar states that depend on sums, once all sums of the step are known.
@@ -135,7 +141,7 @@ class Unit(ABC):
             len(self.program.stages),
             list(by_slot.T),
             {node: _in_numpy(value) for node, value in known.items()},
-            {"tensor": np.asarray(self.elements(), dtype=np.float64), "dimensions": self.ranks()},
+            {**self.sizes, "tensor": np.asarray(self.elements(), dtype=np.float64)},
         )
         self.constants.feed(found)
 
@@ -163,7 +169,7 @@ class Unit(ABC):
 
     def elements(self) -> list[int]:
         """How many numbers each parameter has, two for each complex one; 0 without a gradient."""
-        counts = [slot.numbers for slot in self.slots]
+        counts = list(self.numbers)
         for place in self.absent:
             counts[place] = 0
         return counts

@@ -29,7 +29,7 @@ class SlicedUnit(KernelUnit):
     def __init__(self, program: Program, slots: Sequence[Slot], scalars: ScalarStates) -> None:
         super().__init__(program, slots, scalars)
         units = np.asarray([units_in(slot.param) for slot in slots], dtype=np.int64)
-        numbers = np.asarray(self._numbers, dtype=np.int64)
+        numbers = np.asarray(self.numbers, dtype=np.int64)
         self._slot_of = np.repeat(np.arange(len(slots)), units)
         self._sizes = (numbers // np.maximum(units, 1))[self._slot_of]
         firsts = np.repeat(np.cumsum(units) - units, units)
@@ -96,12 +96,8 @@ class SlicedUnit(KernelUnit):
             node: values if node.detail == "unit" or not np.ndim(values) else values[self._slot_of]
             for node, values in known.items()
         }
-        numbers = np.asarray(self._numbers, dtype=np.float64)[self._slot_of]
-        counts = {
-            "tensor": numbers,
-            "unit": self._sizes.astype(np.float64),
-            "dimensions": self.ranks()[self._slot_of],
-        }
+        counts = {scope: each[self._slot_of] for scope, each in self.sizes.items()}
+        counts["unit"] = self._sizes.astype(np.float64)
         found = values_between(self.program, stage, list(by_slice.T), own, counts)
         table = np.empty((len(cases), len(columns) + len(reduced)))
         table[:, : len(columns)] = by_slice[:, columns]

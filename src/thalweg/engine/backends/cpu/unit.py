@@ -75,7 +75,6 @@ class KernelUnit(Unit):
         self._compute = np.float64 if compute == "float64" else np.float32
         self._stage_scalars = [_scalar_columns(program, k) for k in stages]
         self._orders = [memory_order(s.param) for s in slots]
-        self._numbers = [s.numbers for s in slots]
         self._parts = 2 if slots[0].param.is_complex() else 1
         self.moved = True
 
@@ -86,7 +85,7 @@ class KernelUnit(Unit):
         self._table: npt.NDArray[Any] = np.empty((0, 0))
         self._shape = (0, 0)
         self._cases: Integers = np.empty(0, dtype=np.int64)
-        self._chunks = ChunkTable(self._numbers)
+        self._chunks = ChunkTable(self.numbers)
         self._lets_go = self._chunks.numbers >= WORTH_LETTING_GO
         # While others run they may drop a gradient, and between stages signals are handled.
         self._holds = len(stages) > 1 or self._lets_go or self._chunks.numbers >= WORTH_HOLDING
@@ -96,7 +95,7 @@ class KernelUnit(Unit):
         self._exposed = False
         self._located = False  # the addresses of the states are known
         self._by_reader = False
-        self._place(*self._chunks.whole, len(slots), sum(self._numbers))
+        self._place(*self._chunks.whole, len(slots), sum(self.numbers))
         self._watch()
 
     def _watch(self) -> None:
@@ -256,7 +255,7 @@ class KernelUnit(Unit):
     def ranges(self) -> Ranges:
         """Where the operands were at the last look."""
         rows, tensors = self.addresses.shape
-        numbers = np.asarray(self._numbers) // self._parts
+        numbers = np.asarray(self.numbers) // self._parts
         sizes = [
             -(-numbers // buffer.elements) * dtype.itemsize
             for (_, buffer), dtype in zip(self._buffers, self._dtypes, strict=True)
@@ -371,9 +370,7 @@ class KernelUnit(Unit):
         if not reduced:
             return by_case[:, columns], cases
         by_tensor = by_case[cases]
-        numbers = np.asarray(self._numbers, dtype=np.float64)
-        counts = {"tensor": numbers, "dimensions": self.ranks()}
-        found = values_between(self.program, stage, list(by_tensor.T), known, counts)
+        found = values_between(self.program, stage, list(by_tensor.T), known, self.sizes)
         table = np.empty((len(cases), len(columns) + len(reduced)))
         table[:, : len(columns)] = by_tensor[:, columns]
         for k, value in enumerate(found):

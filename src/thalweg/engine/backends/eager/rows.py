@@ -19,7 +19,7 @@ class EagerRowsUnit(EagerUnit):
             return False
         self.gradients = [None if g is None else g.coalesce() for g in self.gradients]
         self._counts = None
-        self._numbers = [0 if g is None else real_parts(g.values()).numel() for g in self.gradients]
+        self.numbers = [0 if g is None else real_parts(g.values()).numel() for g in self.gradients]
         return True
 
     def units_of(self, place: int) -> int:
@@ -31,7 +31,7 @@ class EagerRowsUnit(EagerUnit):
 
     def elements(self) -> list[int]:
         """How many numbers the rows hold."""
-        return list(self._numbers)
+        return list(self.numbers)
 
     def _tensors(
         self, stage: int, case: Case, known: Known, places: Iterator[int]

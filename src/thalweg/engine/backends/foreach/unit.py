@@ -41,9 +41,9 @@ class ForeachUnit(LoweredUnit):
             reduced = self.reduced(stage, case, known)
             at = {place: k for k, place in enumerate(case.places)}
             most = self._most_numbers(case)
-            for places in portions(case.places, self._numbers, most):
+            for places in portions(case.places, self.numbers, most):
                 lists = [self._list(name, places, at, reduced) for name in names]
-                if self._numbers[places[0]] > most:
+                if self.numbers[places[0]] > most:
                     sums = self._run_in_pieces(case, names, lists, most, len(reductions))
                 else:
                     sums = self._run_lists(case, lists, len(reductions))
@@ -58,7 +58,7 @@ class ForeachUnit(LoweredUnit):
         copied = self.sparse or self._kind.dtype.is_complex
         temporaries = case.lowered.temporaries + copied
         if not temporaries or self.program.sliced:  # of a piece the units would be others
-            return sum(self._numbers)
+            return sum(self.numbers)
         return max(1, self._temporary_bytes // (temporaries * self.compute.itemsize))
 
     def _run_lists(self, case: Case, lists: Sequence[Any], reductions: int) -> list[list[Any]]:

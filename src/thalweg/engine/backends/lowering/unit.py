@@ -80,7 +80,6 @@ class LoweredUnit(Unit):
         self.converted |= self.encoded.intersection(self.columns)
         self.inner = int(slots[0].param.is_complex())
         self._shapes = [slot.param.shape for slot in slots]
-        self._numbers = [slot.numbers for slot in slots]
         self._counts: Any = None
         self.gradients: list[torch.Tensor | None] = []
         self._given = slots[0].value is not None
@@ -164,11 +163,15 @@ class LoweredUnit(Unit):
             return self._reduced_by_units(stage, case, known)
         whole = len(case.places) == len(self.slots)
         if self._counts is None:
-            counts = torch.tensor(self._numbers, dtype=self.accumulate, device="cpu")
-            ranks = torch.tensor(self.ranks(), dtype=self.accumulate, device="cpu")
+            on_cpu = {
+                "tensor": torch.tensor(self.numbers, dtype=self.accumulate, device="cpu"),
+                "dimensions": torch.tensor(
+                    self.sizes["dimensions"], dtype=self.accumulate, device="cpu"
+                ),
+            }
             self._counts = {
                 scope: x.numpy() if self.takes_floats else x.to(self.device)
-                for scope, x in {"tensor": counts, "dimensions": ranks}.items()
+                for scope, x in on_cpu.items()
             }
 
         def of_case(values: Any) -> Any:
@@ -195,7 +198,7 @@ class LoweredUnit(Unit):
         for place in case.places:
             own = {node: of_place(values, place) for node, values in known.items()}
             units = self.units_of(place)
-            numbers = float(self._numbers[place])
+            numbers = float(self.numbers[place])
             counts = {
                 "tensor": numbers,
                 "unit": numbers / units if units else 0.0,
