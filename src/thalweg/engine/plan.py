@@ -42,15 +42,26 @@ _PARAMS = itemgetter("params")
 class Owner(GradientPolicy, Protocol):
     """What the engine needs of an optimizer."""
 
-    param_groups: list[dict[str, Any]]
-    state: OptimizerState
-    fused: bool | None  # of groups that do not give it
+    @property
+    def param_groups(self) -> list[Any]:
+        """Parameters with their options, as mappings."""
+
+    @property
+    def state(self) -> OptimizerState:
+        """The states of all parameters."""
+
+    @property
+    def fused(self) -> bool | None:
+        """The option of groups that do not give it."""
 
     def check_options(self, options: Group) -> None:
         """Raise where an option is missing or out of its range."""
 
     def before_plan(self) -> None:
         """Bring groups and values up to date, or raise; called before each plan."""
+
+    def check_program(self, rule: Rule, program: Program) -> None:
+        """Raise for a program of one of its parameters that it cannot have run."""
 
 
 @dataclass
@@ -197,6 +208,7 @@ class Planner:
             self.former.note(owner.state, slot.param)
             prepare_state(self.rule, self.program(owner, slot), slot, owner.state, self.scalars)
             program = self.program(owner, slot)  # the state may have brought another step count
+            owner.check_program(self.rule, program)
             p, g = slot.param, gradients[slot]
             states = {name: slot.tensor(name) for name in program.states}
             formats = formats_of(self.rule, slot, g, states, states)

@@ -22,7 +22,7 @@ from thalweg.engine.state import OptimizerState
 from thalweg.optim.module_tensors import ModuleTensors
 from thalweg.optim.options import check_ranges
 from thalweg.ranges import UNIT_INTERVAL
-from thalweg.rule import Rule
+from thalweg.rule import Program, Rule
 from thalweg.rule.program import number
 from thalweg.transforms.average import weight_of_next, with_next
 
@@ -185,6 +185,9 @@ class ModelAverage:
         averages = chain(own.parameters, own.buffers)
         values = chain(theirs.parameters, theirs.buffers)
         return listed, list(zip(averages, values, roles, strict=True))
+
+    def check_program(self, rule: Rule, program: Program) -> None:
+        """It has no sums, and runs as it is."""
 
     def before_plan(self) -> None:
         """List the tensors of both modules for the engine, or raise where they do not match."""

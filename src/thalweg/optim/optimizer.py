@@ -34,7 +34,7 @@ from thalweg.optim.options import (
 from thalweg.optim.recording import check_recording
 from thalweg.optim.step_extras import StepExtras
 from thalweg.ranges import NON_NEGATIVE, Ranges
-from thalweg.rule import Rule, Transform, transformed
+from thalweg.rule import Program, Rule, Transform, transformed
 from thalweg.rule.transforms import checked_transforms
 
 if TYPE_CHECKING:  # what only checkpoints need is imported where it is used
@@ -44,6 +44,10 @@ if TYPE_CHECKING:  # what only checkpoints need is imported where it is used
 Params = Iterable[torch.Tensor] | Iterable[dict[str, Any]] | Iterable[tuple[str, torch.Tensor]]
 Number = float | torch.Tensor
 Closure = Callable[[], Any]
+
+
+# Attributes that no copy has; "step" is a scheduler's wrapper of the method, bound to the object.
+KEPT_BY_ONE = ("_state", "_engine_", "_in_backward", "step")
 
 
 class Optimizer(StepExtras, torch.optim.Optimizer):
@@ -161,6 +165,11 @@ class Optimizer(StepExtras, torch.optim.Optimizer):
         return transformed(self.rule, self.all_transforms)
 
     @property
+    def step_rule(self) -> Rule:
+        """The rule of the step: also with what it does beside the update."""
+        return transformed(self.rule, (*self.all_transforms, *self._around()))
+
+    @property
     def all_transforms(self) -> tuple[Transform, ...]:
         """The class's transforms, then the optimizer's own."""
         return (*type(self).transforms, *self.added_transforms)
@@ -207,13 +216,14 @@ class Optimizer(StepExtras, torch.optim.Optimizer):
         engine = self.__dict__.get("_engine_")
         if engine is None:
             # Of two threads that ask first, both get the same.
-            rule = transformed(self.rule, (*self.all_transforms, *self._around()))
-            engine = self.__dict__.setdefault("_engine_", Engine(rule, self))
+            engine = self.__dict__.setdefault("_engine_", Engine(self.step_rule, self))
         return cast(Engine, engine)
 
     def forget_engine(self) -> None:
         """Drop what the engine keeps from step to step; the next step makes another."""
         self.__dict__.pop("_engine_", None)
+        if self._in_backward is not None:
+            self._in_backward.forget_engines()
 
     # ---- state and groups -------------------------------------------------------------------
 
@@ -388,6 +398,9 @@ class Optimizer(StepExtras, torch.optim.Optimizer):
     def before_plan(self) -> None:
         """The groups are what they are; nothing to bring up to date."""
 
+    def check_program(self, rule: Rule, program: Program) -> None:
+        """Whatever the rule does can be done."""
+
     # ---- checkpoints and copies -------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
@@ -487,8 +500,7 @@ class Optimizer(StepExtras, torch.optim.Optimizer):
             **{
                 key: value
                 for key, value in self.__dict__.items()
-                # "step" is a scheduler's wrapper around the method, bound to this very object.
-                if key not in ("_state", "_engine_", "step") and not key.endswith("_hooks")
+                if key not in KEPT_BY_ONE and not key.endswith("_hooks")
             },
         }
 

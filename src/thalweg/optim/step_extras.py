@@ -1,7 +1,9 @@
 """What a step does beside the update: non-finite gradients, measures, scaled gradients."""
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
 
 from thalweg.engine.sums import VetoedError
 from thalweg.names import nearest
@@ -15,6 +17,8 @@ from thalweg.transforms.nonfinite import CHOICES, nonfinite_gradients
 if TYPE_CHECKING:
     from thalweg.engine.engine import Engine
     from thalweg.engine.slots import Slot
+    from thalweg.optim.optimizer import Optimizer
+    from thalweg.optim.step_in_backward import StepsInBackward
 
 NAMED = 3  # parameters that a message names
 
@@ -34,6 +38,7 @@ class StepExtras:
     _nonfinite: str = "propagate"
     _measure: tuple[str, ...] = ()
     _unscales: bool = False
+    _in_backward: "StepsInBackward | None" = None
 
     if TYPE_CHECKING:  # the optimizer's
 
@@ -83,7 +88,55 @@ class StepExtras:
     @property
     def measured(self) -> Measures:
         """What the last step has measured, by name; see :class:`Measures`."""
-        return Measures(self._measure, self._engine.measured if self._measure else ())
+        if not self._measure:
+            return Measures((), ())
+        alone = self._in_backward.measured if self._in_backward is not None else ()
+        return Measures(self._measure, [*self._engine.measured, *alone])
+
+    def step_in_backward(self, model: torch.nn.Module) -> "StepsInBackward":
+        """Update each parameter in the backward pass, when its gradient is there, and free it.
+
+        The gradients of all parameters never exist together, which saves their memory. Values,
+        states, step counts and checkpoints are those of ``step()`` after the backward pass.
+        ``step()`` itself then finds no gradients and does nothing; schedulers go on as before.
+
+        Each backward pass is a step: gradients are not accumulated over several. Hooks of the
+        step are not called. The loss must not be scaled, as a ``GradScaler`` does.
+
+        Args:
+            model: the module that has all of the optimizer's parameters.
+
+        Returns:
+            A handle, whose ``remove()`` ends it.
+
+        Raises:
+            ValueError: the optimizer holds a parameter that the model has not.
+            RuntimeError: the update needs the gradients of other parameters: clipping by the norm
+                of all, or ``nonfinite="skip"``; or the group has ``differentiable=True``; or it is
+                switched on already. Nothing is changed.
+            TypeError: the optimizer has no rule.
+
+        Source: Lv et al., "Full Parameter Fine-tuning for Large Language Models with Limited
+        Resources", 2023 (LOMO).
+
+        >>> from thalweg import optim
+        >>> model = torch.nn.Linear(2, 1)
+        >>> optimizer = optim.AdamW(model.parameters())
+        >>> handle = optimizer.step_in_backward(model)
+        >>> model(torch.ones(1, 2)).sum().backward()
+        >>> model.weight.grad is None, optimizer.step_count
+        (True, 1)
+        """
+        from thalweg.optim.step_in_backward import StepsInBackward
+
+        self._check_rule("step_in_backward", asked=True)
+        if self._in_backward is not None and self._in_backward.active:
+            raise RuntimeError(
+                f"{self._name}.step_in_backward: steps are made in the backward pass already; "
+                "remove() the first handle before"
+            )
+        self._in_backward = StepsInBackward(cast("Optimizer", self), model)
+        return self._in_backward
 
     def _check_rule(self, what: str, asked: bool) -> None:
         if asked and not hasattr(self, "rule"):
