@@ -112,6 +112,18 @@ def without_means(r: Reference) -> None:
     r.optimizer.step()
 
 
+def ahead_of_the_weights(r: Reference) -> None:
+    for k, p in enumerate(r.params):
+        weights, _ = r.memory.setdefault(k, (p.clone(), torch.zeros_like(p)))
+        p.copy_(weights)
+    r.optimizer.step()
+    for k, p in enumerate(r.params):
+        weights, mean = r.memory[k]
+        mean = 0.8 * mean + 0.2 * (p - weights)
+        r.memory[k] = (p.clone(), mean)
+        p += 3.0 * 0.5 * mean
+
+
 def growing_slowly(r: Reference) -> None:
     for k, (p, u) in enumerate(zip(r.params, r.updates(), strict=True)):
         last = r.memory.get(k, math.inf)
@@ -203,6 +215,7 @@ CASES: dict[str, tuple[Transform, Composition]] = {
     "clip_by_quantile": (transforms.clip_by_quantile(0.4, 0.2), clipped_by_a_quantile),
     "adaptive_clipping": (transforms.adaptive_clipping(0.3, 1.2), clipped_by_weights),
     "centralized": (transforms.centralized(), without_means),
+    "ema_nesterov": (transforms.ema_nesterov(3.0, 0.8, 2 * LR), ahead_of_the_weights),
     "norm_growth_limited": (transforms.norm_growth_limited(0.9), growing_slowly),
     "clip_by_value": (transforms.clip_by_value(0.3), clipped_by_value),
     "cautious": (transforms.cautious(), cautiously),
@@ -322,6 +335,7 @@ def test_maximizing_turns_what_cautious_takes_for_a_descent() -> None:
         transforms.clip_by_norm(math.inf),
         transforms.clip_by_value(math.inf),
         transforms.clip_by_quantile(0),
+        transforms.ema_nesterov(0),
         transforms.adaptive_clipping(0),
         transforms.centralized(False),
         transforms.norm_growth_limited(0),
@@ -441,6 +455,10 @@ def test_what_is_not_finite_spreads_as_in_torch(bad: float) -> None:
         (lambda: transforms.clip_by_norm(math.nan), ValueError, "max_norm must be >= 0"),
         (lambda: transforms.clip_by_norm(1.0, "column"), ValueError, "over must be one of"),
         (lambda: transforms.clip_by_norm(1.0, "row"), ValueError, r"parameter 0 .* shape \(2,\)"),
+        (lambda: transforms.ema_nesterov(-1.0), ValueError, "ahead must be >= 0"),
+        (lambda: transforms.ema_nesterov(1.0, 1.0), ValueError, "ahead_decay must be"),
+        (lambda: transforms.averaged(name="a b"), ValueError, "name must be an identifier"),
+        (lambda: transforms.averaged(warmup=2), TypeError, "warmup must be True or False"),
         (lambda: transforms.adaptive_clipping(-1.0), ValueError, "clip_ratio must be >= 0"),
         (lambda: transforms.adaptive_clipping(1.0, 0.0), ValueError, "clip_eps must be > 0"),
         (lambda: transforms.centralized(2), TypeError, "centralized must be True or False"),

@@ -33,6 +33,8 @@ class CarriedAverage:
         start: updates to let pass before the first value is averaged, >= 0.
         every: average each ``every``-th update after that, >= 1.
         dtype: what to store the averages as, a real floating-point dtype; None: the parameter's.
+        warmup: let a decay begin small.
+        name: of one of several averages.
 
     Raises:
         TypeError: the optimizer has no rule, or start or every is no integer.
@@ -63,30 +65,33 @@ class CarriedAverage:
         start: int = 0,
         every: int = 1,
         dtype: torch.dtype | None = None,
+        warmup: bool = False,
+        name: str = "",
     ) -> None:
-        name = type(optimizer).__name__
+        owner = type(optimizer).__name__
         if not isinstance(getattr(optimizer, "rule", None), Rule):
             raise TypeError(
-                f"CarriedAverage: {name} has no rule that an average can be folded into (LBFGS "
+                f"CarriedAverage: {owner} has no rule that an average can be folded into (LBFGS "
                 "moves all parameters at once, several times in a step); use AveragedModel"
             )
-        transform = averaged(decay, start, every, dtype)
-        if not any(each.wrap is transform.wrap for each in optimizer.all_transforms):
+        transform = averaged(decay, start, every, dtype, warmup, name)
+        if not any(each.wrap == transform.wrap for each in optimizer.all_transforms):
             optimizer.add_transform(transform)
         found = [
             {key: group.get(key) for key in transform.options} for group in optimizer.param_groups
         ]
         if transform.options not in found:
             raise ValueError(
-                f"CarriedAverage: {name} carries an average of other options already, {found[0]}; "
+                f"CarriedAverage: {owner} carries an average of other options already, {found[0]}; "
                 f"asked for {transform.options}. Ask for the same, or make a new optimizer"
             )
         self._options = tuple(transform.options)
+        self._name = f"{name}_" if name else ""
         self.optimizer = optimizer
 
     def __repr__(self) -> str:
         options = ", ".join(
-            f"{key.removeprefix('average_')}={self.optimizer.param_groups[0][key]}"
+            f"{key.removeprefix(f'{self._name}average_')}={self.optimizer.param_groups[0][key]}"
             for key in self._options
         )
         return f"CarriedAverage({type(self.optimizer).__name__}, {options})"
@@ -94,17 +99,25 @@ class CarriedAverage:
     def of(self, parameter: torch.Tensor) -> torch.Tensor:
         """The average of one parameter, or the parameter itself where it has none yet."""
         entry = self.optimizer.state.get(parameter, {})
-        average: torch.Tensor = entry.get("average", parameter)
-        return average if float(entry.get("averaged_models", 0)) >= 1 else parameter
+        average: torch.Tensor = entry.get(f"{self._name}average", parameter)
+        return average if float(entry.get(f"{self._name}averaged_models", 0)) >= 1 else parameter
+
+    def _towards(self, parameter: torch.Tensor, share: float) -> torch.Tensor:
+        """The average, or what lies between the parameter and it."""
+        average = self.of(parameter)
+        if share == 1 or average is parameter:
+            return average
+        return torch.lerp(parameter.detach(), average.to(parameter.dtype), share)
 
     @with_gradients(False)
-    def copy_to(self, module: Module, model: Module | None = None) -> None:
+    def copy_to(self, module: Module, model: Module | None = None, share: float = 1.0) -> None:
         """Write the averages into a module's parameters, in place.
 
         Args:
             module: what to write to.
             model: the trained model, whose parameters the optimizer holds, where ``module`` is
                 another one (a copy of it). Matched by name; its buffers are copied as they are.
+            share: how far to go from a parameter to its average, 1 all the way.
 
         Raises:
             ValueError: the optimizer holds none of the model's parameters, or the module has other
@@ -127,13 +140,17 @@ class CarriedAverage:
                     "in the module to write to (None: it is missing); pass a copy of the model"
                 )
         for name, tensor in sources.items():
-            value = self.of(tensor)
+            value = self._towards(tensor, share)
             if value is not targets[name]:
                 targets[name].copy_(value)
 
     @contextmanager
-    def swapped(self) -> Iterator[None]:
+    def swapped(self, share: float = 1.0) -> Iterator[None]:
         """Let the parameters hold their averages inside a ``with`` block, and put them back after.
+
+        Args:
+            share: how far to go from a parameter to its average, 1 all the way. The speed runs of
+                modded-nanoGPT evaluate at 0.65.
 
         ``step()`` inside the block is a ``RuntimeError``: what it does would be lost.
         """
@@ -149,7 +166,7 @@ class CarriedAverage:
 
         with put_back_after(put_back):
             hooks[refusal.id] = _refuse_step
-            _write(changed, [self.of(p) for p in changed])
+            _write(changed, [self._towards(p, share) for p in changed])
             yield
 
 

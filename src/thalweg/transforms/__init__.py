@@ -21,6 +21,7 @@ dicts carry them, with the states. A transform of your own is a ``Transform(wrap
 from thalweg.rule.transforms import Transform, transformed
 from thalweg.rule.update import followed, update_of
 from thalweg.transforms.adaptive_clipping import adaptive_clipping
+from thalweg.transforms.ahead import ema_nesterov
 from thalweg.transforms.average import averaged
 from thalweg.transforms.caution import cautious, cautious_decay
 from thalweg.transforms.centralization import centralized
@@ -49,6 +50,7 @@ __all__ = [
     "clip_by_value",
     "corrected_decay",
     "decoupled_decay",
+    "ema_nesterov",
     "followed",
     "grokfast",
     "hyperball",

@@ -1,13 +1,22 @@
 """An average of the parameters, kept up to date by the step itself."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import wraps
 from typing import Any
 
 import torch
 
-from thalweg.ranges import AT_LEAST_ONE, NON_NEGATIVE, UNIT_INTERVAL, OrNone, integer
-from thalweg.rule import State, Transform, Update, lerp, where
+from thalweg.ranges import (
+    AT_LEAST_ONE,
+    NON_NEGATIVE,
+    UNIT_INTERVAL,
+    OrNone,
+    Ranges,
+    flag,
+    integer,
+)
+from thalweg.rule import State, Transform, Update, lerp, minimum, where
 
 
 def weight_of_next(n: Any, decay: Any) -> Any:
@@ -27,41 +36,75 @@ def with_next(average: Any, value: Any, n: Any, decay: Any) -> Any:
     return lerp(average, value, weight_of_next(n, decay)) if n >= 1 else value
 
 
-def averaging(update: Update) -> Update:
-    """The update that puts its result into ``s.average`` as well."""
+@dataclass(frozen=True)
+class Averaging:
+    """A transform's function: the update that puts its result into an average as well.
 
-    @wraps(update)
-    def rule(p: Any, g: Any, s: Any, h: Any) -> Any:
-        new = update(p, g, s, h)
-        s.averaged_steps = s.averaged_steps + 1
-        n = s.averaged_models
-        due = s.averaged_steps - h.average_start >= (n + 1) * h.average_every
-        if n < 1 and not due:
-            return new  # there is no average yet, and none is allocated
-        average = with_next(s.average, new, n, h.average_decay)
-        if n < 1 or h.average_every == 1:
-            s.average, s.averaged_models = average, n + 1
-        else:  # a condition in the kernel: as a switch, it would mean two plans every k steps
-            s.average = where(due, average, s.average)
-            s.averaged_models = where(due, n + 1, n)
-        return new
+    Attributes:
+        name: what states and options are called by: ``name + "average"`` and so on.
+    """
 
-    return rule
+    name: str = ""
+
+    def __call__(self, update: Update) -> Update:
+        @wraps(update)
+        def rule(p: Any, g: Any, s: Any, h: Any) -> Any:
+            new = update(p, g, s, h)
+            steps = self._get(s, "averaged_steps") + 1
+            self._set(s, "averaged_steps", steps)
+            n, every = self._get(s, "averaged_models"), self._get(h, "average_every")
+            due = steps - self._get(h, "average_start") >= (n + 1) * every
+            if n < 1 and not due:
+                return new  # there is no average yet, and none is allocated
+            before = self._get(s, "average") if n >= 1 else None
+            average = new if before is None else with_next(before, new, n, self._decay(n, h))
+            if before is None or every == 1:
+                self._set(s, "average", average)
+                self._set(s, "averaged_models", n + 1)
+            else:  # a condition in the kernel: as a switch, it would mean two plans every k steps
+                self._set(s, "average", where(due, average, before))
+                self._set(s, "averaged_models", where(due, n + 1, n))
+            return new
+
+        return rule
+
+    def _decay(self, n: Any, h: Any) -> Any:
+        decay = self._get(h, "average_decay")
+        if decay is None or not self._get(h, "average_warmup"):
+            return decay
+        return minimum(decay, (1 + n) / (10 + n))
+
+    def _get(self, holder: Any, key: str) -> Any:
+        return getattr(holder, self.name + key)
+
+    def _set(self, holder: Any, key: str, value: Any) -> None:
+        setattr(holder, self.name + key, value)
 
 
-def _dtype(options: Mapping[str, Any]) -> torch.dtype | None:
-    return options.get("average_dtype")
+@dataclass(frozen=True)
+class Named:
+    """A function of an average's name first: equal to another one of the same, unlike a closure."""
+
+    function: Callable[..., Any]
+    name: str
+
+    def __call__(self, *args: Any) -> Any:
+        return self.function(self.name, *args)
 
 
-def _begun(states: Mapping[str, Any]) -> bool:
-    return float(states.get("averaged_models", 0)) >= 1
+def _dtype(name: str, options: Mapping[str, Any]) -> torch.dtype | None:
+    return options.get(f"{name}average_dtype")
 
 
-def _check_dtype(owner: str, options: Mapping[str, Any]) -> None:
-    dtype = options.get("average_dtype")
+def _begun(name: str, states: Mapping[str, Any]) -> bool:
+    return float(states.get(f"{name}averaged_models", 0)) >= 1
+
+
+def _check_dtype(name: str, owner: str, options: Mapping[str, Any]) -> None:
+    dtype = _dtype(name, options)
     if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
         raise ValueError(
-            f"{owner}: average_dtype must be a real floating-point dtype, or None for the "
+            f"{owner}: {name}average_dtype must be a real floating-point dtype, or None for the "
             f"parameter's, got {dtype!r}"
         )
 
@@ -71,6 +114,8 @@ def averaged(
     start: int = 0,
     every: int = 1,
     dtype: torch.dtype | None = None,
+    warmup: bool = False,
+    name: str = "",
 ) -> Transform:
     """An average of the parameter's values, folded into its update: no pass of its own over memory.
 
@@ -79,6 +124,7 @@ def averaged(
         n == 0:                average <- p
         decay given:           average <- average + (1 - decay) * (p - average)
         equal weights:         average <- average + (p - average) / (n + 1)
+        warmup:                as with min(decay, (1 + n) / (10 + n)) for decay
 
     with p the value after the update, before it is rounded to the parameter's storage, and n the
     values averaged so far. Each parameter counts its own updates.
@@ -106,26 +152,34 @@ def averaged(
 
     Source: Polyak and Juditsky, "Acceleration of Stochastic Approximation by Averaging", 1992;
     Izmailov et al., "Averaging Weights Leads to Wider Optima and Better Generalization", 2018.
+    The warm-up is that of TensorFlow's moving averages.
     """
+    if name and not name.isidentifier():
+        raise ValueError(f"averaged: name must be an identifier, as 'slow', got {name!r:.200}")
+    own = Averaging(f"{name}_" if name else "")
+    states = {
+        "average": State(dtype=Named(_dtype, own.name), begun=Named(_begun, own.name)),
+        "averaged_steps": State(scalar=True),
+        "averaged_models": State(scalar=True),
+    }
+    options = {
+        "average_decay": decay,
+        "average_start": integer("averaged", "start", start),
+        "average_every": integer("averaged", "every", every),
+        "average_dtype": dtype,
+        "average_warmup": flag("averaged", "warmup", warmup),
+    }
+    ranges: Ranges = {
+        "average_decay": OrNone(UNIT_INTERVAL),
+        "average_start": NON_NEGATIVE,
+        "average_every": AT_LEAST_ONE,
+    }
     return Transform(
-        averaging,
-        states={
-            "average": State(dtype=_dtype, begun=_begun),
-            "averaged_steps": State(scalar=True),
-            "averaged_models": State(scalar=True),
-        },
-        options={
-            "average_decay": decay,
-            "average_start": integer("averaged", "start", start),
-            "average_every": integer("averaged", "every", every),
-            "average_dtype": dtype,
-        },
-        ranges={
-            "average_decay": OrNone(UNIT_INTERVAL),
-            "average_start": NON_NEGATIVE,
-            "average_every": AT_LEAST_ONE,
-        },
-        name="averaged",
-        check=_check_dtype,
+        own,
+        states={own.name + key: state for key, state in states.items()},
+        options={own.name + key: value for key, value in options.items()},
+        ranges={own.name + key: allowed for key, allowed in ranges.items()},
+        name=f"{own.name}averaged",
+        check=Named(_check_dtype, own.name),
         every_row=True,
     )
