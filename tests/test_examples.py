@@ -20,6 +20,11 @@ EXPECTED: dict[str, list[tuple[str, int, float, float]]] = {
         (r"^\w+ +loss ([\d.]+)$", 2, 0.0, 0.15),
         (r"memory +(\d+) bytes per element", 1, 20, 20),
     ],
+    "language_model": [
+        (r"averaged weights on other text ([\d.]+)$", 2, 2.0, 3.1),
+        (r"gradient norm at the end ([\d.]+)$", 2, 0.05, 1.5),
+        (r"losses of a step differ by ([\d.]+) at most$", 1, 0.0, 0.01),
+    ],
     "resume": [
         (r"loss of the last batch ([\d.]+), weights \w{16}$", 2, 0.0, 0.5),
         (r"killed before step (\d+)$", 2, 60, 333),
@@ -49,7 +54,14 @@ def run(example: Path, folder: Path) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
+SLOW = ("language_model",)  # bfloat16 on a processor without it
+
+
+@pytest.mark.parametrize(
+    "example",
+    [pytest.param(each, marks=pytest.mark.slow if each.stem in SLOW else ()) for each in EXAMPLES],
+    ids=lambda path: path.stem,
+)
 def test_example(example: Path, tmp_path: Path) -> None:
     printed = run(example, tmp_path)
     for pattern, count, low, high in EXPECTED[example.stem]:
