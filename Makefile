@@ -7,6 +7,10 @@ DEPENDENCIES := pyproject.toml constraints.txt
 # besides torch. Without dependencies, as timm's torchvision does not go with a CPU build of torch, and
 # in a folder of their own, so that pip does not complain of what they lack.
 PEERS := timm heavyball opt-einsum torch-optimi bitsandbytes
+# Frameworks that train with our optimizers in the slow tests, and what they need besides torch.
+FRAMEWORKS := lightning pytorch-lightning lightning-utilities torchmetrics accelerate psutil \
+  transformers tokenizers huggingface_hub regex tqdm pyyaml requests urllib3 charset-normalizer idna \
+  certifi httpx2 httpcore2 truststore h11 anyio sniffio
 
 .PHONY: race test test-all check bench docs clean
 
@@ -16,8 +20,8 @@ race: .venv/race.stamp  ## train networks with every optimizer; a table, and a p
 test: check .venv/peers.stamp  ## lint, types and the fast tests
 	THALWEG_PEERS=.venv/peers $(BIN)/python -m pytest -n auto -m "not slow"
 
-test-all: check .venv/peers.stamp  ## ... and the slow tests
-	THALWEG_PEERS=.venv/peers $(BIN)/python -m pytest -n auto
+test-all: check .venv/peers.stamp .venv/frameworks.stamp  ## ... and the slow tests
+	THALWEG_PEERS=.venv/peers THALWEG_FRAMEWORKS=.venv/frameworks $(BIN)/python -m pytest -n auto
 
 check: .venv/dev.stamp  ## lint, format and types only
 	$(BIN)/ruff check
@@ -50,6 +54,11 @@ clean:  ## remove everything that was made
 .venv/peers.stamp: .venv/dev.stamp
 	@echo "Installing $(PEERS) into .venv/peers ..."
 	$(PIP) --no-deps --upgrade --target .venv/peers $(PEERS)
+	@touch $@
+
+.venv/frameworks.stamp: .venv/dev.stamp
+	@echo "Installing lightning, accelerate and transformers into .venv/frameworks ..."
+	$(PIP) --no-deps --upgrade --target .venv/frameworks $(FRAMEWORKS)
 	@touch $@
 
 .venv/docs.stamp: $(DEPENDENCIES) | .venv/bin/python
