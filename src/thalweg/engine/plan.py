@@ -209,6 +209,11 @@ class Planner:
             prepare_state(self.rule, self.program(owner, slot), slot, owner.state, self.scalars)
             program = self.program(owner, slot)  # the state may have brought another step count
             owner.check_program(self.rule, program)
+            if program.clears and slot.index in apart:
+                raise RuntimeError(
+                    f"{self.rule.name}: zero_grad_after cannot be had where parameters or "
+                    f"gradients share memory, as those of {slot.name}; call zero_grad() instead"
+                )
             p, g = slot.param, gradients[slot]
             states = {name: slot.tensor(name) for name in program.states}
             formats = formats_of(self.rule, slot, g, states, states)

@@ -17,6 +17,7 @@ class Extras(TypedDict, total=False):
     transforms: Transforms
     nonfinite: str
     measure: Iterable[str]
+    zero_grad_after: bool
 
 
 EXTRAS = tuple(Extras.__annotations__)

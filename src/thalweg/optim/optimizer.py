@@ -89,6 +89,9 @@ class Optimizer(StepExtras, torch.optim.Optimizer):
       "gradient_norm" (before clipping), "weight_norm" (before the update), "update_norm" (before
       it is rounded), "update_ratio" of the latter two, and "clipped_share" of the elements that
       were clipped. The sums are part of the step's own pass.
+    - ``zero_grad_after``: let every gradient be 0 after the step, as ``zero_grad`` does with
+      ``set_to_none=False``, but written by the step's own pass. Also after a step that is left
+      out, as a gradient that is not finite would stay so. Not together with ``differentiable``.
 
     Attributes:
         rule: the update rule; set by the subclass.
@@ -127,6 +130,7 @@ class Optimizer(StepExtras, torch.optim.Optimizer):
         fused: bool | None = None,
         nonfinite: str = "propagate",
         measure: Iterable[str] = (),
+        zero_grad_after: bool = False,
         **unknown: Any,
     ) -> None:
         check_arguments(self._name, unknown, (*defaults, *EXTRAS))
@@ -137,6 +141,7 @@ class Optimizer(StepExtras, torch.optim.Optimizer):
         self.added_transforms = self._checked_transforms(transforms)
         self._updates = 0
         self.nonfinite, self.measure = nonfinite, measure
+        self.zero_grad_after = zero_grad_after
         self.fused = fused
         self.defaults = with_transforms(self._name, defaults, self.added_transforms)
         self._check_defaults()

@@ -7,10 +7,12 @@ import torch
 
 from thalweg.engine.sums import VetoedError
 from thalweg.names import nearest
+from thalweg.optim.clearing import Clearable
 from thalweg.optim.measured import Measures
 from thalweg.optim.scaling import SCALE, UNSCALED, handed_over
-from thalweg.ranges import one_of
+from thalweg.ranges import flag, one_of
 from thalweg.rule import Transform
+from thalweg.transforms.clearing import CLEARED
 from thalweg.transforms.measuring import SUMS, measuring
 from thalweg.transforms.nonfinite import CHOICES, nonfinite_gradients
 
@@ -37,6 +39,8 @@ class StepExtras:
     skipped_steps: int = 0
     _nonfinite: str = "propagate"
     _measure: tuple[str, ...] = ()
+    _zero_grad_after: bool = False
+    _clearable: Clearable
     _unscales: bool = False
     _in_backward: "StepsInBackward | None" = None
 
@@ -60,6 +64,18 @@ class StepExtras:
         one_of(self._name, "nonfinite", choice, CHOICES)
         self._check_rule("nonfinite", choice != "propagate")
         self._nonfinite = choice
+        self.forget_engine()
+
+    @property
+    def zero_grad_after(self) -> bool:
+        """Whether gradients are 0 after a step; may be set between steps."""
+        return self._zero_grad_after
+
+    @zero_grad_after.setter
+    def zero_grad_after(self, wanted: bool) -> None:
+        found = flag(self._name, "zero_grad_after", wanted)
+        self._check_rule("zero_grad_after", found)
+        self._zero_grad_after, self._clearable = found, Clearable()
         self.forget_engine()
 
     @property
@@ -148,9 +164,25 @@ class StepExtras:
     def _around(self) -> Sequence[Transform]:
         """What is put around the rule and its transforms, the last of which sees g first."""
         unscaled = (UNSCALED,) if self._unscales else ()
-        return (*measuring(self._measure), *nonfinite_gradients(self._nonfinite), *unscaled)
+        cleared = (CLEARED,) if self._zero_grad_after else ()
+        skipped = nonfinite_gradients(self._nonfinite)
+        return (*cleared, *measuring(self._measure), *skipped, *unscaled)
 
     def _step_once(self, count: Callable[[], None]) -> None:
+        """Make the step, and see to gradients that are to be 0 after it."""
+        if not self._zero_grad_after:
+            self._step_or_not(count)
+            return
+        gradients = self._clearable.gradients(self._name, self.param_groups)
+        if self._step_or_not(count):
+            # The pass has written to memory of which autograd does not know.
+            torch.autograd.graph.increment_version([g for g in gradients if not g.is_sparse])
+            gradients = [g for g in gradients if g.is_sparse]
+        for g in gradients:
+            # Of a detached sparse tensor the elements would go, and those of the gradient stay.
+            (g.detach() if g.requires_grad else g).zero_()
+
+    def _step_or_not(self, count: Callable[[], None]) -> bool:
         """Make the step, unless a scaler or a non-finite gradient has it left out."""
         scaled = handed_over(self)
         if scaled is not None and self._nonfinite == "raise":
@@ -161,7 +193,7 @@ class StepExtras:
         try:
             if scaled is not None and not scaled.finite:
                 self.skipped_steps += 1
-                return
+                return False
             if scaled is not None and not self._unscales:
                 self._unscales = True  # and remains so, or a plan would be made for each change
                 self.forget_engine()
@@ -172,6 +204,8 @@ class StepExtras:
             if self._nonfinite == "raise":
                 raise RuntimeError(_names_of(self._name, vetoed.parts)) from None
             self.skipped_steps += 1
+            return False
+        return True
 
 
 def _names_of(owner: str, parts: Sequence[tuple["Slot", float]]) -> str:

@@ -18,6 +18,7 @@ Called with tensors it runs as it stands; called with symbols it is recorded and
 from thalweg.rule.functions import (
     abs,
     atan,
+    clear,
     clip,
     dimensions,
     exp,
@@ -61,6 +62,7 @@ __all__ = [
     "Update",
     "abs",
     "atan",
+    "clear",
     "clip",
     "dimensions",
     "exp",

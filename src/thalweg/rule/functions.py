@@ -17,6 +17,7 @@ from thalweg.rule.symbols import SEVERAL, Level, Symbol
 __all__ = [
     "abs",
     "atan",
+    "clear",
     "clip",
     "dimensions",
     "exp",
@@ -213,6 +214,12 @@ def veto(x: Any) -> None:
     if x.op != "reduce" or x.detail != "all":
         raise TypeError(f'veto: a step is left out for a sum(..., over="all"), got {x!r}')
     x.graph.vetoes.append(x)
+
+
+def clear(g: Any) -> None:
+    """Let the gradient be 0 after the update; of a plain tensor nothing is changed."""
+    if isinstance(g, Symbol):
+        g.graph.cleared = True
 
 
 def offer(name: str, x: Any) -> None:

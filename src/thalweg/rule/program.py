@@ -121,6 +121,11 @@ class Program:
         return ("p", "g", *self.states)
 
     @property
+    def clears(self) -> bool:
+        """Whether gradients are 0 after the update."""
+        return "g" in self.writes
+
+    @property
     def sliced(self) -> bool:
         """Whether there are sums over the units of a tensor."""
         return any(r.detail == "unit" for stage in self.stages for r in stage.reductions)

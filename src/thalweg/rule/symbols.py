@@ -218,6 +218,7 @@ class Graph:
         vetoes: sums over all tensors that have to be 0 for the step to be made.
         offers: what could be measured, by name.
         measured: the sums over the tensor that are wanted beside the results, by name.
+        cleared: whether the gradient is to be 0 after the update.
     """
 
     def __init__(self, scopes: tuple[str, ...] = ("unit", "tensor", *SEVERAL)) -> None:
@@ -227,6 +228,7 @@ class Graph:
         self.vetoes: list[Symbol] = []
         self.offers: dict[str, Any] = {}
         self.measured: dict[str, Symbol] = {}
+        self.cleared = False
         self._turns: dict[Place, int] = {}
         self._rewrite: Rewrite | None = None
         self._line: str | None = None

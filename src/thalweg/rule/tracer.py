@@ -29,6 +29,8 @@ def trace(rule: "Rule", hyperparameters: Mapping[str, Any], row: Sequence[float]
             f"{rule.name}: the rule must return the parameter's new value, got {result!r}"
         )
     outputs = [("p", result), *s._assigned_tensors.items()]
+    if graph.cleared:
+        outputs.append(("g", graph.literal(0.0)))
     return build(
         name=rule.name,
         outputs=outputs,

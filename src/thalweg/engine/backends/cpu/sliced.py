@@ -25,6 +25,7 @@ class SlicedUnit(KernelUnit):
     """
 
     _of_slices: Integers | None = None
+    _copied: Sequence[torch.Tensor | None] = ()  # the gradients of which there are copies
 
     def __init__(self, program: Program, slots: Sequence[Slot], scalars: ScalarStates) -> None:
         super().__init__(program, slots, scalars)
@@ -56,6 +57,7 @@ class SlicedUnit(KernelUnit):
             return False
         assert self._of_slices is not None
         assert self._gradients is not None
+        originals = [self._gradients[t] for t in self._relaid]
         for t in self._relaid:
             gradient, param = self._gradients[t], self.slots[t].param
             assert gradient is not None
@@ -63,7 +65,7 @@ class SlicedUnit(KernelUnit):
             laid_out = like.copy_(gradient.detach().to_dense())
             self._gradients[t] = laid_out
             self.addresses[G, t] = self._place_of(laid_out)
-        self._relaid = []
+        self._copied, self._relaid = originals, []
         for row, dtype in enumerate(self._dtypes):
             bases = self.addresses[row, self._slot_of]
             steps = self._offsets * (dtype.itemsize // self._parts)
@@ -74,6 +76,10 @@ class SlicedUnit(KernelUnit):
         """Run one stage; the values of a sum over units are those of all units."""
         found = super().run(stage, known)
         reductions = self.program.stages[stage].reductions
+        if self.program.clears and stage == len(self.program.stages) - 1:
+            for gradient in self._copied:
+                assert gradient is not None
+                gradient.detach().zero_()
         return [
             values if node.detail == "unit" else self._of_tensors(values)
             for node, values in zip(reductions, found, strict=True)

@@ -289,6 +289,8 @@ class KernelUnit(Unit):
         self._run_kernel(stage)
         if self._relaid:
             self._run_relaid(stage)
+            if self.program.clears and stage == len(self.program.stages) - 1:
+                self._clear(self._relaid)
         return [self._chunks.sums(row) for row in partials] if reductions else []
 
     def _run_kernel(self, stage: int) -> None:
@@ -332,6 +334,14 @@ class KernelUnit(Unit):
             self._run_kernel(stage)
         self.addresses[G, self._relaid] = 0  # in the next stage's first call they take no part
         self._place(*usual, len(self.slots), work)
+
+    def _clear(self, places: Sequence[int]) -> None:
+        """Let gradients be 0 of which the kernel has had a copy."""
+        assert self._gradients is not None
+        for t in places:
+            gradient = self._gradients[t]
+            if gradient is not None:
+                gradient.detach().zero_()
 
     def finish(self) -> None:
         """Count the step, and tell autograd of the writes that it cannot see."""

@@ -38,7 +38,7 @@ class EagerRowsUnit(EagerUnit):
     ) -> Iterable[tuple[Any, ...]]:
         reduced = self.reduced(stage, case, known)
         names = variables(case.lowered)
-        written = [name for name, _ in self.program.stages[stage].stores]
+        written = [name for name, _ in self.program.stages[stage].stores if name != "g"]
         for number, place in enumerate(places):
             gradient = self.gradients[place]
             assert gradient is not None
