@@ -498,3 +498,14 @@ def test_a_sparse_gradient_is_refused_where_every_row_changes() -> None:
     with pytest.raises(RuntimeError, match="cautious_decay option"):
         optim.SGD([p], transforms=[transforms.cautious_decay()]).step()
     assert torch.equal(p, torch.ones(4, 2))
+
+
+def test_rows_need_parameters_that_have_a_shape() -> None:
+    lazy = torch.nn.LazyLinear(3, bias=False)
+    clip = transforms.clip_by_norm(1.0, "row")
+    with pytest.raises(ValueError, match="parameter 0 of the group has none yet; run the model"):
+        optim.SGD(lazy.parameters(), lr=1.0, transforms=[clip])
+    lazy(torch.ones(2, 5)).sum().backward()
+    before = lazy.weight.detach().clone()
+    optim.SGD(lazy.parameters(), lr=1.0, transforms=[clip]).step()
+    torch.testing.assert_close((lazy.weight - before).norm(dim=1), torch.ones(3))
