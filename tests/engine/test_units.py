@@ -10,9 +10,11 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from tests.engine.running import class_of
+from tests.fuzz.apart import Returned, apart
 from thalweg.optim.optimizer import MODES
 from thalweg.rule import Rule, State, dimensions, lerp, maximum, mean, norm, where
 from thalweg.rule import sum as sum_of
+from thalweg.rule.program import ordered
 
 BACKENDS: dict[str, dict[str, Any]] = {
     "cpu": {},
@@ -199,3 +201,24 @@ def test_a_scalar_state_is_no_place_for_the_sums_of_units() -> None:
     with pytest.raises(TypeError, match="state 'last' holds one number per parameter"):
         optimizer.step()
     assert torch.equal(p, torch.ones(2, 2))
+
+
+def chained(steps: int) -> int:
+    """A scalar state that is fed by a number that each step takes twice; how many nodes it has."""
+
+    def rule(p: Any, g: Any, s: Any, h: Any) -> Any:
+        x = norm(g)
+        for _ in range(steps):
+            x = x * (x + 1)
+        s.last = x
+        return p - g
+
+    made = Rule(rule, {"last": State(scalar=True)}, name="chained")
+    return len(ordered([node for _, node in made.program({}, [1.0, 0.0]).fed]))
+
+
+def test_numbers_that_are_used_twice_are_looked_at_once() -> None:
+    """Otherwise tracing takes a time that doubles with each step of the chain."""
+    found = apart(chained, 60, longest=10)
+    assert isinstance(found, Returned), found
+    assert found.value > 120

@@ -176,6 +176,12 @@ def lifted(r: Reference) -> None:
         p += u * (least / size if size < least else 1.0)
 
 
+def lifted_by_rows(r: Reference) -> None:
+    for p, u in zip(r.params, r.updates(), strict=True):
+        least, size = LR * 6.0 * unit_norms(p), unit_norms(u)
+        p += u * torch.where(size < least, least / size, 1.0)
+
+
 def looking_ahead(r: Reference) -> None:
     for k, p in enumerate(r.params):
         r.memory.setdefault(k, p.clone())
@@ -233,6 +239,7 @@ CASES: dict[str, tuple[Transform, Composition]] = {
     "trust_ratio": (transforms.trust_ratio(), scaled_by_layer),
     "hyperball": (transforms.hyperball(), on_the_sphere),
     "update_floor": (transforms.update_floor(6.0), lifted),
+    "update_floor, row": (transforms.update_floor(6.0, "row"), lifted_by_rows),
     "lookahead": (transforms.lookahead(3, 0.6), looking_ahead),
     "grokfast": (transforms.grokfast(1.5, 0.9), amplified),
     "outer_nesterov": (transforms.outer_nesterov(3, 0.8, 0.6), with_outer_steps),
@@ -347,6 +354,7 @@ def test_maximizing_turns_what_cautious_takes_for_a_descent() -> None:
         transforms.trust_ratio(False),
         transforms.hyperball(False),
         transforms.update_floor(0),
+        transforms.update_floor(0, "row"),
         transforms.grokfast(0),
     ],
     ids=str,
@@ -461,6 +469,7 @@ def test_what_is_not_finite_spreads_as_in_torch(bad: float) -> None:
         (lambda: transforms.averaged(warmup=2), TypeError, "warmup must be True or False"),
         (lambda: transforms.adaptive_clipping(-1.0), ValueError, "clip_ratio must be >= 0"),
         (lambda: transforms.adaptive_clipping(1.0, 0.0), ValueError, "clip_eps must be > 0"),
+        (lambda: transforms.update_floor(1.0, "column"), ValueError, "over must be one of"),
         (lambda: transforms.centralized(2), TypeError, "centralized must be True or False"),
         (lambda: transforms.clip_by_quantile(1.0), ValueError, "clip_quantile must be"),
         (lambda: transforms.clip_by_quantile(0.5, 0.0), ValueError, "clip_rate must be > 0"),
@@ -489,3 +498,14 @@ def test_a_sparse_gradient_is_refused_where_every_row_changes() -> None:
     with pytest.raises(RuntimeError, match="cautious_decay option"):
         optim.SGD([p], transforms=[transforms.cautious_decay()]).step()
     assert torch.equal(p, torch.ones(4, 2))
+
+
+def test_rows_need_parameters_that_have_a_shape() -> None:
+    lazy = torch.nn.LazyLinear(3, bias=False)
+    clip = transforms.clip_by_norm(1.0, "row")
+    with pytest.raises(ValueError, match="parameter 0 of the group has none yet; run the model"):
+        optim.SGD(lazy.parameters(), lr=1.0, transforms=[clip])
+    lazy(torch.ones(2, 5)).sum().backward()
+    before = lazy.weight.detach().clone()
+    optim.SGD(lazy.parameters(), lr=1.0, transforms=[clip]).step()
+    torch.testing.assert_close((lazy.weight - before).norm(dim=1), torch.ones(3))

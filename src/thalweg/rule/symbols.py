@@ -85,9 +85,16 @@ class Symbol:
     @property
     def is_of_units(self) -> bool:
         """Whether its value is another one for each unit of a tensor, known from sums."""
-        if self.level is not Level.REDUCED or self.op in ("reduce", "count"):
-            return self.op in ("reduce", "count") and self.detail == "unit"
-        return any(argument.is_of_units for argument in self.args)
+        seen, left = {self}, [self]  # a node may be an argument of many
+        while left:
+            node = left.pop()
+            if node.op in ("reduce", "count"):
+                if node.detail == "unit":
+                    return True
+            elif node.level is Level.REDUCED:
+                left += (new := set(node.args) - seen)
+                seen |= new
+        return False
 
     @property
     def is_condition(self) -> bool:

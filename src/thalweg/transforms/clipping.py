@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from functools import wraps
 from typing import Any
 
+from torch.nn.parameter import is_lazy
+
 from thalweg.ranges import NON_NEGATIVE, one_of
 from thalweg.rule import (
     Transform,
@@ -48,6 +50,11 @@ def _check_scope(owner: str, options: Mapping[str, Any]) -> None:
     if options["max_norm_over"] != "row" or options.get("max_norm") == math.inf:
         return
     for k, p in enumerate(options.get("params", ())):
+        if is_lazy(p):
+            raise ValueError(
+                f'{owner}: max_norm_over="row" needs the shapes of the parameters, and parameter '
+                f"{k} of the group has none yet; run the model once before"
+            )
         if p.ndim < 2:
             raise ValueError(
                 f'{owner}: max_norm_over="row" is for parameters of two dimensions or more, and '
@@ -80,7 +87,8 @@ def clip_by_norm(max_norm: float = 1.0, over: str = "all") -> Transform:
             convolution). Option ``max_norm_over``.
 
     Raises:
-        ValueError: ``over`` is none of them, or "row", and a parameter is a vector.
+        ValueError: ``over`` is none of them, or "row", and a parameter is a vector or has no shape
+            yet.
 
     Source: Pascanu, Mikolov and Bengio, "On the Difficulty of Training Recurrent Neural Networks",
     2013, Algorithm 1.

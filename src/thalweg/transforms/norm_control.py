@@ -1,8 +1,9 @@
-"""Updates whose norm is set by that of the parameter, tensor by tensor."""
+"""Updates whose norm is set by that of the parameter, tensor by tensor or row by row."""
 
+from collections.abc import Mapping
 from typing import Any
 
-from thalweg.ranges import NON_NEGATIVE, flag
+from thalweg.ranges import NON_NEGATIVE, flag, one_of
 from thalweg.rule import Transform, norm, sqrt, sum, where
 from thalweg.transforms.around_update import AroundUpdate
 
@@ -73,15 +74,23 @@ def hyperball(hyperball: bool = True) -> Transform:
     )
 
 
+FLOOR_SCOPES = ("tensor", "row")
+
+
 def lifted_to_floor(p: Any, u: Any, g: Any, h: Any) -> Any:
     """p, and an update that is no shorter than a share of lr times p."""
-    least, step = h.lr * h.update_floor * norm(p), norm(u)
+    over = "unit" if h.update_floor_over == "row" else "tensor"
+    least, step = h.lr * h.update_floor * norm(p, over), norm(u, over)
     short = (step > 0) & (step < least)
     return p + u * where(short, least / where(short, step, 1.0), 1.0)
 
 
-def update_floor(ratio: float = 0.35) -> Transform:
-    """Lengthen updates that are short beside their tensor's weights.
+def _check_floor_scope(owner: str, options: Mapping[str, Any]) -> None:
+    one_of(owner, "update_floor_over", options.get("update_floor_over"), FLOOR_SCOPES)
+
+
+def update_floor(ratio: float = 0.35, over: str = "tensor") -> Transform:
+    """Lengthen updates that are short beside their weights.
 
     ::
 
@@ -91,12 +100,20 @@ def update_floor(ratio: float = 0.35) -> Transform:
     Args:
         ratio: the least ratio of the norms of r and p, >= 0; 0 leaves no trace in the kernel.
             Option ``update_floor``. The optimizer needs an option ``lr``.
+        over: "tensor": the norms are those of the whole tensor; "row": of what belongs to one
+            index of the first dimension (a row of a matrix, a filter of a convolution), each row
+            by itself. A vector is one row. Option ``update_floor_over``.
+
+    Raises:
+        ValueError: ``over`` is neither.
 
     Source: the speed runs of modded-nanoGPT, 2026 (KellerJordan/modded-nanogpt), there by rows.
     """
+    one_of("update_floor", "over", over, FLOOR_SCOPES)
     return Transform(
         AroundUpdate("update_floor", lifted_to_floor),
-        options={"update_floor": ratio},
+        options={"update_floor": ratio, "update_floor_over": over},
         ranges={"update_floor": NON_NEGATIVE},
         name="update_floor",
+        check=_check_floor_scope,
     )
