@@ -6,7 +6,6 @@ import numpy as np
 import torch
 
 from thalweg.engine.backends.base import Known
-from thalweg.engine.backends.cpu import addresses
 from thalweg.engine.backends.cpu.chunks import ChunkTable
 from thalweg.engine.backends.cpu.printer import ADDRESSES
 from thalweg.engine.backends.cpu.unit import G, KernelUnit
@@ -40,11 +39,6 @@ class SlicedUnit(KernelUnit):
         self._chunks = ChunkTable(self._sizes.tolist())
         self._place(*self._chunks.whole, len(self._slot_of), self._chunks.numbers)
 
-    def _make_reader(
-        self, lib: addresses.Library | None, states: Sequence[Sequence[torch.Tensor]]
-    ) -> addresses.Reader | None:
-        return None
-
     def _place(self, chunks: Integers, spans: Integers, tensors: int, work: int) -> None:
         super()._place(chunks, spans, tensors, work)
         if self._of_slices is not None:
@@ -52,8 +46,7 @@ class SlicedUnit(KernelUnit):
 
     def look(self, exposed: bool) -> bool:
         """Read all addresses; a gradient of another layout is laid out anew as a whole."""
-        self.begin(exposed)
-        if not self._look_one_by_one():
+        if not super().look(exposed):
             return False
         assert self._of_slices is not None
         assert self._gradients is not None
