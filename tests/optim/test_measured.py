@@ -61,6 +61,7 @@ def test_norms_are_those_of_a_float64_sum(name: str, backend: str, dtype: torch.
         for key, value in wanted.items():
             assert optimizer.measured[key] == pytest.approx(value, rel=2e-6, abs=ulp)
         assert optimizer.measured["clipped_share"] == 0.0
+        assert optimizer.measured["lost_share"] < 1.0
         for p, old in zip(params, before, strict=True):
             if p.grad is None:
                 with pytest.raises(KeyError, match="had no gradient"):
@@ -77,8 +78,10 @@ def test_norms_are_those_of_a_float64_sum(name: str, backend: str, dtype: torch.
 def test_an_update_that_16_bits_cannot_hold_is_measured_before_it_is_rounded(backend: str) -> None:
     p = Parameter(torch.ones(64, dtype=torch.bfloat16))
     p.grad = torch.ones_like(p)
-    optimizer = optim.SGD([p], lr=1e-6, measure=("update_norm",), **BACKENDS[backend])
+    asked = ("update_norm", "lost_share")
+    optimizer = optim.SGD([p], lr=1e-6, measure=asked, **BACKENDS[backend])
     optimizer.step()
+    assert optimizer.measured["lost_share"] == 1.0
     assert p.tolist() == [1.0] * 64
     assert optimizer.measured["update_norm"] == pytest.approx(8e-6, rel=1e-6)
     check_backend(optimizer, backend)
@@ -161,3 +164,20 @@ def test_bad_input() -> None:
         optimizer.measured["gradient_norm"]
     optimizer.measure = ()
     assert dict(optimizer.measured) == {}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
+@on_every_backend
+def test_the_share_of_updates_that_are_lost(backend: str, dtype: torch.dtype) -> None:
+    """Those of less than half an ulp; no update at all is not one that is lost."""
+    ulp = torch.finfo(dtype).eps
+    p = Parameter(torch.ones(8, dtype=dtype))
+    steps = torch.tensor([0.0, 0.0, 0.1, -0.2, 0.4, 1.0, 2.0, -3.0], dtype=torch.float64) * ulp
+    p.grad = (-steps * 2**20).to(dtype)
+    before = p.detach().clone()
+    optimizer = optim.SGD([p], lr=2.0**-20, measure=("lost_share",), **BACKENDS[backend])
+    optimizer.step()
+    stayed = int((p == before).sum()) - 2
+    assert stayed == 3
+    assert optimizer.measured["lost_share"] == stayed / 8
+    check_backend(optimizer, backend)

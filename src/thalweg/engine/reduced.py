@@ -21,6 +21,7 @@ def _numpy_names() -> dict[str, Any]:
         "sign": lambda x: np.subtract(x > 0, x < 0, dtype=float),  # 0 for NaN
         "invert": np.logical_not,
         "held": lambda x: x,
+        "stored": lambda x: x,
         "nan": np.nan,
         "inf": np.inf,
     }
@@ -56,6 +57,7 @@ def _torch_names() -> dict[str, Any]:
         "where": where,
         "invert": torch.logical_not,
         "held": torch.detach,
+        "stored": lambda x: x,
         "nan": np.nan,
         "inf": np.inf,
     }

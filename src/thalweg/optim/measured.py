@@ -17,6 +17,7 @@ _FORMULAS: dict[str, Callable[..., Any]] = {
     "update_norm": lambda squares, count: squares**0.5,
     "update_ratio": lambda updates, weights, count: (updates / weights) ** 0.5,
     "clipped_share": lambda clipped, count: clipped / count,
+    "lost_share": lambda lost, count: lost / count,
 }
 
 

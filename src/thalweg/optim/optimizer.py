@@ -87,8 +87,9 @@ class Optimizer(StepExtras, torch.optim.Optimizer):
       Gradients are read once more to find out, unless a norm has them read already.
     - ``measure``: names of what each step measures, read as ``optimizer.measured[name]``:
       "gradient_norm" (before clipping), "weight_norm" (before the update), "update_norm" (before
-      it is rounded), "update_ratio" of the latter two, and "clipped_share" of the elements that
-      were clipped. The sums are part of the step's own pass.
+      it is rounded), "update_ratio" of the latter two, "clipped_share" of the elements that were
+      clipped, "lost_share" of those whose update was too small for the parameter's dtype. The
+      sums are part of the step's own pass.
     - ``zero_grad_after``: let every gradient be 0 after the step, as ``zero_grad`` does with
       ``set_to_none=False``, but written by the step's own pass. Also after a step that is left
       out, as a gradient that is not finite would stay so. Not together with ``differentiable``.

@@ -78,6 +78,7 @@ DERIVATIVES: dict[str, tuple[Row, ...] | None] = {
     "divide": (lambda g, y, a, b: g / b, lambda g, y, a, b: -g * (y / b)),
     "negative": (lambda g, y, a: -g,),
     "held": (lambda g, y, a: None,),
+    "stored": (lambda g, y, a: g,),
     "power": (_power_base, _power_exponent),
     "abs": (lambda g, y, a: g * sign(a),),
     "sqrt": (lambda g, y, a: g / (2 * y),),

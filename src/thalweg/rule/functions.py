@@ -41,6 +41,7 @@ __all__ = [
     "sign",
     "softplus",
     "sqrt",
+    "stored",
     "sum",
     "tanh",
     "veto",
@@ -119,6 +120,11 @@ def softplus(x: Any) -> Any:
 def held(x: Any) -> Any:
     """x, taken as a constant: nothing is differentiated through it."""
     return _apply("held", x)
+
+
+def stored(x: Any) -> Any:
+    """What is left of x when it has been stored as the parameter is; of a plain tensor x itself."""
+    return _apply("stored", x)
 
 
 def abs(x: Any) -> Any:

@@ -74,6 +74,7 @@ OPERATIONS: dict[str, Operation] = {
     "negative": Operation(operator.neg, operator.neg, "-{0}", 6),
     "power": Operation(scalars.power, _tensor_power, "{0} ** {1}", 7),
     "held": Operation(lambda x: x, torch.Tensor.detach, "held({0})"),
+    "stored": Operation(lambda x: x, lambda x: x, "stored({0})"),
     "abs": Operation(abs, torch.abs, "abs({0})"),
     "sqrt": Operation(scalars.sqrt, torch.sqrt, "sqrt({0})"),
     "exp": Operation(scalars.exp, torch.exp, "exp({0})"),

@@ -36,6 +36,7 @@ _PROLOGUE_NAMES: dict[str, Any] = {
     "switch": switch,
     "invert": lambda x: not x,
     "held": lambda x: x,
+    "stored": lambda x: x,
     "nan": scalars.nan,
     "inf": scalars.inf,
 }

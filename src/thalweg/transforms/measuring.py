@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import wraps
 from typing import Any
 
-from thalweg.rule import Transform, Update, followed, measure, offered, update_of
+from thalweg.rule import Transform, Update, followed, measure, offered, stored, update_of, where
 
 # What is summed up over each tensor for a measure; all of them are sums of one pass.
 SUMS = {
@@ -14,6 +14,7 @@ SUMS = {
     "update_norm": ("update_squares",),
     "update_ratio": ("update_squares", "weight_squares"),
     "clipped_share": ("clipped",),
+    "lost_share": ("lost",),
 }
 
 
@@ -48,7 +49,12 @@ _VALUES = {
     "weight_squares": lambda new, p, g: _squared(p),
     "update_squares": lambda new, p, g: _squared(update_of(new, p)),
     "clipped": lambda new, p, g: offered("clipped", p),
+    "lost": lambda new, p, g: _is_lost(new, p),
 }
+
+
+def _is_lost(new: Any, p: Any) -> Any:
+    return where((update_of(new, p) != 0) & (stored(new) == p), 1.0, 0.0)
 
 
 def measuring(names: Iterable[str]) -> tuple[Transform, ...]:

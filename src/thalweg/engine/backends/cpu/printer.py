@@ -18,7 +18,7 @@ from thalweg.engine.backends.cpu.kernel import (
 )
 from thalweg.engine.backends.cpu.loops import Blocks, indented, nested
 from thalweg.engine.backends.cpu.spelling import spelled
-from thalweg.engine.formats import Buffer, Format, Names, buffers_of, compute_type, salt
+from thalweg.engine.formats import Buffer, Format, Names, Plain, buffers_of, compute_type, salt
 from thalweg.rule import Stage
 from thalweg.rule.symbols import Symbol
 
@@ -149,7 +149,12 @@ class _StagePrinter:
             self._load(operand)
         for node in self._stage.body:
             self._values[node] = name = f"v{len(self._values)}"
-            text = spelled(node, self._compute, [self._value(a) for a in node.args])
+            arguments = [self._value(a) for a in node.args]
+            text = (
+                self._stored(*arguments)
+                if node.op == "stored"
+                else spelled(node, self._compute, arguments)
+            )
             self._element.append(f"{name} = {text}  # {node.line}")
         for operand, node in self._stage.stores:
             self._store(operand, self._value(node))
@@ -248,6 +253,13 @@ class _StagePrinter:
         # A loop for each operand: the fewer pointers, the fewer LLVM has to prove apart.
         storing = block.elements(form.store_lines(names, place))
         block.finish += [*form.end_block_lines(names), *storing]
+
+    def _stored(self, value: str) -> str:
+        """What is left of a value that is stored as p is; without a dtype for that, all of it."""
+        form = self._formats.get("p")
+        if not isinstance(form, Plain):
+            return value
+        return form.load.format(x=form.store.format(x=value), compute=self._compute)
 
     def _sums(self) -> list[Blocks]:
         """Where the stage has reductions, the blocks whose partial sums it writes."""

@@ -19,6 +19,7 @@ _SPELLED = {
     "store": "store({out}, {0})",
     "copy": "{out}.copy_({0})",
     "clone": "{out} = {0}.clone()",
+    "stored": "{out} = {0}.to(as_stored, copy=True).to(compute)",
     "full_like": "{out} = torch.full_like({0}, {1}, dtype=compute)",
     "sum": "sums[{out}].append(torch.sum({0}, dtype=accumulate))",
     # No square of each number is kept.
@@ -34,7 +35,11 @@ _IN_PLACE = {"maximum": "clamp_min", "minimum": "clamp_max"}
 
 @cache
 def compiled(
-    lowered: Lowered, compute: torch.dtype, accumulate: torch.dtype, inner: int = 0
+    lowered: Lowered,
+    compute: torch.dtype,
+    accumulate: torch.dtype,
+    as_stored: torch.dtype,
+    inner: int = 0,
 ) -> Function:
     """``run(tensors, k, sums)``, which updates parameters.
 
@@ -60,6 +65,7 @@ def compiled(
         "spread": spread,
         "unit_sum": unit_sum,
         "inner": inner,
+        "as_stored": as_stored,
         "compute": compute,
         "accumulate": accumulate,
     }

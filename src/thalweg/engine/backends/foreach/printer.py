@@ -29,6 +29,7 @@ _SPELLED = {
     "copy": "torch._foreach_copy_({out}, {0})",
     "fill": "[a.fill_({0}) for a in {out}]",
     "clone": "{out} = [a.clone() for a in {0}]",
+    "stored": "{out} = [a.to(as_stored, copy=True).to(compute) for a in {0}]",
     "full_like": "{out} = [torch.full_like(a, {1}, dtype=compute) for a in {0}]",
     "sum": "sums[{out}].extend(torch.sum(a, dtype=accumulate) for a in {0})",
     "squares": "sums[{out}].extend(squares({0}))",
@@ -41,7 +42,11 @@ _SPELLED = {
 
 @cache
 def compiled(
-    lowered: Lowered, compute: torch.dtype, accumulate: torch.dtype, inner: int = 0
+    lowered: Lowered,
+    compute: torch.dtype,
+    accumulate: torch.dtype,
+    as_stored: torch.dtype,
+    inner: int = 0,
 ) -> Function:
     """``run(*lists, k, sums)``, which updates parameters.
 
@@ -85,6 +90,7 @@ def compiled(
         "unit_sum": unit_sum,
         "unit_times": unit_times,
         "inner": inner,
+        "as_stored": as_stored,
         "compute": compute,
         "accumulate": accumulate,
     }

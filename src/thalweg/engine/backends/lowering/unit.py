@@ -79,6 +79,9 @@ class LoweredUnit(Unit):
         self.encoded = frozenset(n for n, f in formats.items() if not isinstance(f, Plain))
         self.converted |= self.encoded.intersection(self.columns)
         self.inner = int(slots[0].param.is_complex())
+        # What a printed function is made for.
+        as_stored = self.compute if "p" in self.encoded else real["p"]
+        self.kinds = self.compute, self.accumulate, as_stored, self.inner
         self._shapes = [slot.param.shape for slot in slots]
         self._counts: Any = None
         self.gradients: list[torch.Tensor | None] = []
