@@ -52,6 +52,7 @@ class Stage:
         stores: operand and the node whose value it takes; only the last stage stores.
         reductions: the ``reduce`` nodes summed by this stage.
         constants: the SCALAR and REDUCED nodes the body takes, scalars first.
+        watched: those reductions from which nothing is computed: float32's precision is enough.
     """
 
     loads: tuple[str, ...]
@@ -59,6 +60,7 @@ class Stage:
     stores: tuple[tuple[str, Symbol], ...]
     reductions: tuple[Symbol, ...]
     constants: tuple[Symbol, ...]
+    watched: frozenset[Symbol] = frozenset()
 
     @property
     def operands(self) -> tuple[str, ...]:
@@ -219,7 +221,8 @@ def build(
         sums = tuple(r for r in reductions if stage_of_sum[r] == k)
         results = [r.args[0] for r in sums] + (wanted if k == last else [])
         stores = tuple(outputs) if k == last else ()
-        stages.append(stage_of(results, stores, sums, ("p", "g", *states)))
+        watched = frozenset(sums).difference(needed, ordered((fed or {}).values()))
+        stages.append(stage_of(results, stores, sums, ("p", "g", *states), watched))
 
     taken = [c for s in stages for c in s.constants if c.level is Level.REDUCED]
     reduced = ordered([*taken, *(fed or {}).values()])
@@ -248,6 +251,7 @@ def stage_of(
     stores: Sequence[tuple[str, Symbol]],
     reductions: Sequence[Symbol],
     operands: Sequence[str],
+    watched: frozenset[Symbol] = frozenset(),
 ) -> Stage:
     """One pass that computes these results.
 
@@ -256,6 +260,7 @@ def stage_of(
         stores: operands written, and the nodes whose values they take.
         reductions: the ``reduce`` nodes to sum up.
         operands: the order in which operands are loaded.
+        watched: the reductions from which nothing is computed.
     """
     nodes = [n for n in ordered(results, elements_only=True) if n.level is Level.ELEMENT]
     loaded = {n.detail for n in nodes if n.op == "load"}
@@ -268,6 +273,7 @@ def stage_of(
         stores=tuple(stores),
         reductions=tuple(reductions),
         constants=tuple(sorted(constants, key=lambda c: c.level)),
+        watched=watched,
     )
 
 

@@ -137,9 +137,9 @@ def call_in_pool(builder: Any, pool: Any, function: Any, x: Any, threads: Any) -
 # ---- numbers --------------------------------------------------------------------------------
 
 
-@intrinsic(float64, float64, float64)
+@intrinsic(float, float, float)
 def add_in_any_order(builder: Any, a: Any, b: Any) -> Any:
-    """a + b in float64, which a sum may regroup into vector lanes."""
+    """a + b, which a sum may regroup into vector lanes."""
     return builder.fadd(a, b, flags=("reassoc",))
 
 

@@ -275,6 +275,13 @@ class _StagePrinter:
         summing = []
         for r, node in reductions:
             value = self._value(node.args[0])
+            if apart and part is not whole and node in self._stage.watched:
+                # A loop of its own would take as long as some rules; so few may be summed in
+                # float32 at a time.
+                self._element.append(f"few{r} = add_in_any_order(few{r}, {value})")
+                part.begin.append(f"few{r} = zero")
+                part.finish.append(f"sum{r} = sum{r} + float64(few{r})")
+                continue
             if apart:
                 self._element.append(f"values{r}[i - {part.first}] = {value}")
                 self._setup.append(f"values{r} = {self._compute}_scratch({part.size})")
@@ -283,7 +290,8 @@ class _StagePrinter:
         self._setup.append("block = chunks[4 * chunk + 3]")
         whole.begin = [f"sum{r} = float64(0.0)" for r, _ in reductions]
         if apart:
-            part.finish = [f"for i in range({part.end} - {part.first}):", *indented(summing)]
+            loop = [f"for i in range({part.end} - {part.first}):", *indented(summing)]
+            part.finish += loop if summing else []
         else:
             self._element += summing
         whole.finish += [
