@@ -192,7 +192,7 @@ def check(names: Sequence[str]) -> None:
     assert all(difference < 1e-11 for difference in found.values()), found
 
 
-@settings(max_examples=8, derandomize=True, deadline=None, database=None)
+@settings(max_examples=3, derandomize=True, deadline=None, database=None)
 @given(orders())
 def test_any_order_is_its_layers(names: list[str]) -> None:
     check(names)

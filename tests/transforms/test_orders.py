@@ -95,7 +95,7 @@ def trained(
     return [x.detach().clone() for x in (*params, *states)], dict(optimizer.measured)
 
 
-@settings(max_examples=8, deadline=None, derandomize=True, suppress_health_check=[*HealthCheck])
+@settings(max_examples=3, deadline=None, derandomize=True, suppress_health_check=[*HealthCheck])
 @given(
     st.sampled_from(RULES),
     st.lists(st.sampled_from(sorted(MAKERS)), min_size=2, max_size=5, unique=True),
