@@ -310,6 +310,34 @@ def test_a_plan_that_another_signal_ends_is_made_anew() -> None:
         signal.signal(signal.SIGUSR1, before)
 
 
+def test_scalar_states_that_have_moved_are_found_whatever_ends_the_search() -> None:
+    """A state that is shared takes all of them to other memory; what they left is freed."""
+
+    def handle(*_: Any) -> None:
+        raise TimeoutError
+
+    before = signal.signal(signal.SIGUSR1, handle)
+    try:
+        number, count = 0, 1
+        while number < count:
+            p = torch.nn.Parameter(torch.ones(3))
+            p.grad = torch.ones(3)
+            optimizer = optim.Adam([p], lr=0.5)
+            optimizer.step()
+            optimizer.state[p]["step"].share_memory_()
+            try:
+                count = traced(optimizer.step, "engine/scalars.py", number, signal.SIGUSR1)
+            except TimeoutError:
+                count = number + 2
+                optimizer.step()
+            # The step that was ended may have been made before.
+            assert float(optimizer.state[p]["step"]) in (2, 3), number
+            number += 1
+        assert number > 100
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+
 @pytest.mark.slow
 def test_signals_of_another_process_at_random_moments() -> None:
     _check_signals(cases=26)  # of each subject

@@ -150,9 +150,11 @@ class ScalarStates:
                     tensor.detach().fill_(self.table[cell].item())
 
     def _look_at_tensor(self) -> None:
-        self._address = self.tensor.data_ptr()
         self.table: Floats = self.tensor.numpy()
         self.cells: Any = self.table.reshape(-1).data
+        # Last: an interrupt before that leaves all of it to be done again, and not to memory that
+        # is another's by now.
+        self._address = self.tensor.data_ptr()
 
 
 def watched_one_by_one(views: Sequence[torch.Tensor]) -> Callable[[], Integers]:
