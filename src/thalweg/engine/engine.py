@@ -24,7 +24,7 @@ from thalweg.engine.initial_states import prepare_state
 from thalweg.engine.interrupts import uninterrupted
 from thalweg.engine.plan import Owner, Plan, Planner
 from thalweg.engine.slots import Slot, Values
-from thalweg.engine.sums import Sums, run_stages
+from thalweg.engine.sums import Sums, VetoedError, run_stages
 from thalweg.engine.support import Choice
 from thalweg.engine.torch_internals import not_traced
 from thalweg.forks import in_child
@@ -122,7 +122,11 @@ class Engine:
                         self._run(plan)
                     if count is not None:
                         count()
-            except BaseException:
+            except BaseException as error:
+                if not isinstance(error, VetoedError):
+                    # A signal's handler may have ended a unit amid noting where something lies.
+                    self.plan_anew()
+                    self._planner.forget_units()
                 with uninterrupted():
                     self._planner.former.put_back(owner.state)
                 raise
