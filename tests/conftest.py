@@ -18,8 +18,8 @@ import torch
 # How many cases of one test run by default, by folder. Where each case compiles a kernel, a third
 # of a second, they are fewest.
 CASES = {
-    **{"losses": 2, "engine": 4, "optim": 4},
-    **{"checkpoint": 8, "landscape": 4, "schedules": 40, "transforms": 20},
+    **{"losses": 2, "engine": 4, "optim": 3},
+    **{"checkpoint": 8, "landscape": 4, "schedules": 40, "transforms": 12},
 }
 
 
