@@ -19,6 +19,9 @@ from tests.fuzz.apart import Outcome, Raised, Returned, apart
 from thalweg import optim
 from thalweg.engine import torch_internals
 from thalweg.engine.backends.cpu import addresses
+from thalweg.engine.scalars import ScalarStates
+from thalweg.engine.slots import slots_of
+from thalweg.rule import Rule
 
 KINDS = ["native", "python"]
 
@@ -448,3 +451,16 @@ def test_no_reference_is_kept_after_a_step() -> None:
         gc.collect()
         assert gradient() is None
     assert torch_internals.missing_memory(torch.ones(1)) is None
+
+
+def sum_of_counts_that_were_moved() -> float:
+    rule = Rule(lambda p, g, s, h: p - g, name="plain")
+    slots = slots_of([{"params": [Parameter(torch.zeros(1))]}])
+    states = ScalarStates(rule, slots * 5_000_000)  # memory that is given back when it is freed
+    before = states.table
+    states.tensor.share_memory_()  # type: ignore[no-untyped-call]
+    return float(before.sum())
+
+
+def test_counts_that_are_moved_leave_memory_at_the_address_that_the_engine_has() -> None:
+    assert apart(sum_of_counts_that_were_moved) == Returned(0.0)

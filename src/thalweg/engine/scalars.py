@@ -50,8 +50,10 @@ class ScalarStates:
         self._watch = watch or watched_one_by_one
         self._find: Callable[[], Integers] | None = None
         self.names = ("step", *rule.scalar_states)
-        shape = len(slots), len(self.names)
-        self.tensor = _zeros(shape)
+        # Kept, as a view's ``share_memory_`` would free a tensor's own memory at once, while the
+        # engine still has its address.
+        self._kept = np.zeros((len(slots), len(self.names)))
+        self.tensor = _tensor_of(self._kept)
         self._look_at_tensor()
         self.writes = 0
         self._views: dict[int, list[torch.Tensor]] = {}
@@ -168,8 +170,8 @@ def watched_one_by_one(views: Sequence[torch.Tensor]) -> Callable[[], Integers]:
 
 
 @with_real_tensors
-def _zeros(shape: tuple[int, int]) -> torch.Tensor:
-    return torch.zeros(shape, dtype=torch.float64, device="cpu")
+def _tensor_of(array: Floats) -> torch.Tensor:
+    return torch.from_numpy(array)
 
 
 @with_real_tensors
