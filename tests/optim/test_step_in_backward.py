@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import thalweg.optim as optim
+from tests.engine.interrupting import traced
 from tests.optim.cases import DENSE
 from thalweg.optim.lr_scheduler import StepLR
 from thalweg.transforms import averaged, clip_by_norm
@@ -209,3 +210,32 @@ def test_bad_input() -> None:
         optimizer.step_in_backward(model)
     with pytest.raises(TypeError, match="LBFGS: step_in_backward is for optimizers with a rule"):
         optim.LBFGS(other.parameters()).step_in_backward(other)
+
+
+def interrupted_backward(instruction: int) -> tuple[bool, bool, bool]:
+    """A backward pass before an instruction of which Ctrl-C comes.
+
+    Returns:
+        whether it had so many, whether the weight was updated, and whether its gradient is there.
+    """
+    model = nn.Linear(2, 1)
+    optimizer = optim.SGD(model.parameters(), lr=0.1)
+    optimizer.step_in_backward(model)
+    model(torch.ones(1, 2)).sum().backward()
+    before = model.weight.detach().clone()
+    loss = model(torch.ones(1, 2)).sum()
+    try:
+        reached = traced(loss.backward, "/thalweg/", instruction) > instruction
+    except KeyboardInterrupt:
+        reached = True
+    return reached, not torch.equal(model.weight, before), model.weight.grad is not None
+
+
+def test_a_gradient_that_is_used_up_is_gone_when_the_pass_is_interrupted() -> None:
+    instruction, reached, seen = 0, True, set()
+    while reached:
+        reached, updated, kept = interrupted_backward(instruction)
+        assert not (updated and kept), instruction
+        seen.add(updated)
+        instruction += 29
+    assert seen == {False, True}

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from thalweg.engine.engine import Engine, Measured
+from thalweg.engine.interrupts import uninterrupted
 from thalweg.engine.state import OptimizerState
 from thalweg.rule import Program, Rule
 from thalweg.rule.symbols import SEVERAL
@@ -92,8 +93,9 @@ class _Alone:
         return register(self._step)
 
     def _step(self, param: torch.Tensor) -> None:
-        self.engine.step()
-        param.grad = None
+        with uninterrupted():  # or the next backward pass would add to a gradient that is used up
+            self.engine.step()
+            param.grad = None
 
     @property
     def engine(self) -> Engine:
