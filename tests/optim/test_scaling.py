@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import Parameter
 
 import thalweg.optim as optim
+from tests.engine.interrupting import traced
 
 FUSED = ("Adam", "AdamW", "SGD", "Adagrad")
 OPTIONS: dict[str, dict[str, Any]] = {"SGD": {"momentum": 0.9}}
@@ -122,3 +124,32 @@ def test_a_grad_scaler_gives_the_same_with_and_without_fused(name: str) -> None:
         found.append([scaler.get_scale(), *(v for p in params for v in p.tolist())])
     assert found[1] == pytest.approx(found[0], rel=1e-5)
     assert found[2] == pytest.approx(found[1], rel=1e-6)
+
+
+def interrupted_scaled_step(instruction: int) -> bool:
+    """The first scaled step, before an instruction of which Ctrl-C comes; then another one.
+
+    Returns:
+        whether it had so many.
+    """
+    p = Parameter(torch.ones(2))
+    optimizer = optim.Adam([p], lr=0.1, fused=True)
+    p.grad = torch.ones(2)
+    optimizer.step()
+    optimizer.grad_scale, optimizer.found_inf = torch.tensor(8.0), torch.tensor(0.0)
+    p.grad = torch.full((2,), 8.0)
+    try:
+        reached = traced(optimizer.step, "optim/step_extras", instruction) > instruction
+    except KeyboardInterrupt:
+        reached = True
+    while optimizer.step_count < 4:
+        optimizer.step()
+    torch.testing.assert_close(p.detach(), torch.full((2,), 0.6))
+    return reached
+
+
+def test_the_first_scaled_step_can_be_interrupted() -> None:
+    instruction = 0
+    while interrupted_scaled_step(instruction):
+        instruction += 1
+    assert instruction > 50

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import Parameter
 
 import thalweg.optim as optim
+from tests.engine.interrupting import traced
 from tests.optim.cases import DENSE
 from tests.optim.test_nonfinite import BACKENDS, check_backend, everything, give_gradients, same
 from tests.optim.test_nonfinite import parameters as made
@@ -148,3 +149,35 @@ def test_bad_input() -> None:
     optimizer = optim.SGD(made())
     optimizer.zero_grad_after = True
     assert optimizer.zero_grad_after
+
+
+def interrupted_step(instruction: int) -> tuple[bool, set[bool]]:
+    """A step before one of whose instructions Ctrl-C comes.
+
+    Returns:
+        whether it had so many; of the update and all that becomes of gradients, whether it is done.
+    """
+    params = [Parameter(torch.ones(4, 2)), Parameter(torch.ones(3))]
+    optimizer = optim.SGD(params, lr=0.1, zero_grad_after=True)
+    for planned in (False, True):
+        params[0].grad, params[1].grad = torch.ones(4, 2).to_sparse(1), torch.ones(3)
+        version = params[1].grad._version
+        if not planned:
+            optimizer.step()
+    before = [p.detach().clone() for p in params]
+    try:
+        reached = traced(optimizer.step, "/thalweg/", instruction) > instruction
+    except KeyboardInterrupt:
+        reached = True
+    done = {not torch.equal(p, b) for p, b in zip(params, before, strict=True)}
+    done |= {not g.to_dense().any() for g in gradients(params)}
+    return reached, done | {params[1].grad._version > version}
+
+
+def test_a_step_that_is_interrupted_is_done_with_its_gradients_or_not_made() -> None:
+    instruction, reached = 0, True
+    while reached:
+        reached, done = interrupted_step(instruction)
+        assert len(done) == 1, instruction
+        instruction += 29
+    assert instruction > 1000

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
+from thalweg.engine.interrupts import uninterrupted
 from thalweg.engine.sums import VetoedError
 from thalweg.names import nearest
 from thalweg.optim.clearing import Clearable
@@ -63,8 +64,8 @@ class StepExtras:
     def nonfinite(self, choice: str) -> None:
         one_of(self._name, "nonfinite", choice, CHOICES)
         self._check_rule("nonfinite", choice != "propagate")
+        self.forget_engine()  # first: what ends this early must not leave the engine of before
         self._nonfinite = choice
-        self.forget_engine()
 
     @property
     def zero_grad_after(self) -> bool:
@@ -75,8 +76,8 @@ class StepExtras:
     def zero_grad_after(self, wanted: bool) -> None:
         found = flag(self._name, "zero_grad_after", wanted)
         self._check_rule("zero_grad_after", found)
-        self._zero_grad_after, self._clearable = found, Clearable()
         self.forget_engine()
+        self._zero_grad_after, self._clearable = found, Clearable()
 
     @property
     def measure(self) -> tuple[str, ...]:
@@ -98,8 +99,8 @@ class StepExtras:
                     f"{nearest(str(name), SUMS)}"
                 )
         self._check_rule("measure", bool(found))
-        self._measure = found
         self.forget_engine()
+        self._measure = found
 
     @property
     def measured(self) -> Measures:
@@ -174,13 +175,14 @@ class StepExtras:
             self._step_or_not(count)
             return
         gradients = self._clearable.gradients(self._name, self.param_groups)
-        if self._step_or_not(count):
-            # The pass has written to memory of which autograd does not know.
-            torch.autograd.graph.increment_version([g for g in gradients if not g.is_sparse])
-            gradients = [g for g in gradients if g.is_sparse]
-        for g in gradients:
-            # Of a detached sparse tensor the elements would go, and those of the gradient stay.
-            (g.detach() if g.requires_grad else g).zero_()
+        with uninterrupted():  # or a step might be made, and its gradients not be done with
+            if self._step_or_not(count):
+                # The pass has written to memory of which autograd does not know.
+                torch.autograd.graph.increment_version([g for g in gradients if not g.is_sparse])
+                gradients = [g for g in gradients if g.is_sparse]
+            for g in gradients:
+                # Of a detached sparse tensor the elements would go, and those of the gradient stay.
+                (g.detach() if g.requires_grad else g).zero_()
 
     def _step_or_not(self, count: Callable[[], None]) -> bool:
         """Make the step, unless a scaler or a non-finite gradient has it left out."""
@@ -195,8 +197,8 @@ class StepExtras:
                 self.skipped_steps += 1
                 return False
             if scaled is not None and not self._unscales:
-                self._unscales = True  # and remains so, or a plan would be made for each change
                 self.forget_engine()
+                self._unscales = True  # and remains so, or a plan would be made for each change
             if self._unscales:
                 self._engine.give(SCALE, 1.0 if scaled is None else scaled.scale)
             self._engine.step(count)
