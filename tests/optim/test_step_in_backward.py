@@ -141,6 +141,21 @@ def test_loading_copying_and_ending() -> None:
     assert other._in_backward is None
 
 
+def test_plans_are_kept_where_the_optimizer_has_stepped_before() -> None:
+    model = Net()
+    optimizer = optim.AdamW(model.parameters())
+    loss_of(model, 0).backward()
+    optimizer.step()
+    optimizer.zero_grad()
+    optimizer.step_in_backward(model)
+    plans = []
+    for step in (0, 2, 4, 6):
+        loss_of(model, step).backward()
+        optimizer.step()
+        plans.append([alone.engine._plan for alone in optimizer._in_backward._alone])
+    assert all(a is b for a, b in zip(plans[-2], plans[-1], strict=True))
+
+
 def test_options_are_those_of_the_groups_at_each_step() -> None:
     model = Net()
     optimizer = optim.SGD(grouped(model), lr=0.1)

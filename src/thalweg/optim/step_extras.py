@@ -153,6 +153,8 @@ class StepExtras:
                 "remove() the first handle before"
             )
         self._in_backward = StepsInBackward(cast("Optimizer", self), model)
+        # With its plan it would take the counts back at each step(), and all would plan anew.
+        self.forget_engine()
         return self._in_backward
 
     def _check_rule(self, what: str, asked: bool) -> None:
