@@ -214,6 +214,16 @@ def test_a_clip_that_is_switched_on_later_is_no_other_clip() -> None:
     assert same(before, content(model, optimizer))
 
 
+def test_a_scaler_is_told_of_at_its_first_step() -> None:
+    model = Net()
+    optimizer = optim.SGD(model.parameters(), lr=0.1, fused=True)
+    optimizer.step_in_backward(model)
+    scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
+    scaler.scale(loss_of(model, 0)).backward()
+    with pytest.raises(RuntimeError, match=r"SGD: the loss was scaled.*without a GradScaler"):
+        scaler.step(optimizer)
+
+
 def test_bad_input() -> None:
     model, other = Net(), Net()
     optimizer = optim.AdamW([*model.parameters(), *other.parameters()])

@@ -189,6 +189,11 @@ class StepExtras:
     def _step_or_not(self, count: Callable[[], None]) -> bool:
         """Make the step, unless a scaler or a non-finite gradient has it left out."""
         scaled = handed_over(self)
+        if scaled is not None and self._in_backward is not None and self._in_backward.active:
+            raise RuntimeError(
+                f"{self._name}: the loss was scaled, and the backward pass has updated the "
+                "parameters with scaled gradients; use step_in_backward without a GradScaler"
+            )
         if scaled is not None and self._nonfinite == "raise":
             raise RuntimeError(
                 f'{self._name}: nonfinite="raise" cannot be had with a GradScaler, whose scale is '
