@@ -139,16 +139,20 @@ def averaged(
         dtype: what to store the averages as, a real floating-point dtype; None: the parameter's.
             With 16-bit parameters use ``torch.float32``: a decay near 1 moves the average by less
             than 16 bits can tell.
+        warmup: begin with a smaller decay, as above; without effect on equal weights.
+        name: an identifier that options and states begin with, so that there can be several
+            averages: ``slow`` makes ``slow_average`` and ``slow_average_decay``. Empty: as below.
 
-    The options of the groups are called ``average_decay``, ``average_start``, ``average_every`` and
-    ``average_dtype``.
+    The options of the groups are called ``average_decay``, ``average_start``, ``average_every``,
+    ``average_dtype`` and ``average_warmup``.
 
     States:
         average: the average, shape of the parameter.
         averaged_steps, averaged_models: updates counted, and values averaged, 0-d.
 
     Raises:
-        TypeError: start or every is no integer.
+        TypeError: start or every is no integer, or warmup no bool.
+        ValueError: the name is no identifier.
 
     Source: Polyak and Juditsky, "Acceleration of Stochastic Approximation by Averaging", 1992;
     Izmailov et al., "Averaging Weights Leads to Wider Optima and Better Generalization", 2018.
