@@ -115,10 +115,12 @@ class StepExtras:
 
         The gradients of all parameters never exist together, which saves their memory. Values,
         states, step counts and checkpoints are those of ``step()`` after the backward pass.
-        ``step()`` itself then finds no gradients and does nothing; schedulers go on as before.
+        ``step()`` itself then finds no gradients and updates nothing. Call it all the same:
+        schedulers look for it, and rules that keep no count (SGD) are counted by it.
 
         Each backward pass is a step: gradients are not accumulated over several. Hooks of the
-        step are not called. The loss must not be scaled, as a ``GradScaler`` does.
+        step are not called. The loss must not be scaled, as a ``GradScaler`` does. Parameters of a
+        group that is added later are updated by ``step()``, and their gradients kept.
 
         Args:
             model: the module that has all of the optimizer's parameters.
