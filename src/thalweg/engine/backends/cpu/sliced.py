@@ -1,6 +1,6 @@
 """Programs with sums over the units of a tensor: each unit is a tensor to the kernel."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -10,7 +10,6 @@ from thalweg.engine.backends.cpu.chunks import ChunkTable
 from thalweg.engine.backends.cpu.printer import ADDRESSES
 from thalweg.engine.backends.cpu.unit import G, KernelUnit
 from thalweg.engine.layout import Integers
-from thalweg.engine.reduced import reduced_constants, values_between
 from thalweg.engine.scalars import Floats, ScalarStates
 from thalweg.engine.slots import Slot
 from thalweg.rule import Program
@@ -24,7 +23,7 @@ class SlicedUnit(KernelUnit):
     """
 
     _of_slices: Integers | None = None
-    _copied: Sequence[torch.Tensor | None] = ()  # the gradients of which there are copies
+    _laid_out: Sequence[torch.Tensor] = ()  # the gradients of which there are copies
 
     def __init__(self, program: Program, slots: Sequence[Slot], scalars: ScalarStates) -> None:
         super().__init__(program, slots, scalars)
@@ -50,29 +49,28 @@ class SlicedUnit(KernelUnit):
             return False
         assert self._of_slices is not None
         assert self._gradients is not None
-        originals = [self._gradients[t] for t in self._relaid]
+        self._laid_out = super()._copied()
         for t in self._relaid:
             gradient, param = self._gradients[t], self.slots[t].param
             assert gradient is not None
             like = torch.empty_like(param, dtype=gradient.dtype).detach()
-            laid_out = like.copy_(gradient.detach().to_dense())
-            self._gradients[t] = laid_out
-            self.addresses[G, t] = self._place_of(laid_out)
-        self._copied, self._relaid = originals, []
+            self._gradients[t] = copy = like.copy_(gradient.detach().to_dense())
+            self.addresses[G, t] = self._place_of(copy)
+        self._relaid = []
         for row, dtype in enumerate(self._dtypes):
             bases = self.addresses[row, self._slot_of]
             steps = self._offsets * (dtype.itemsize // self._parts)
             self._of_slices[row] = np.where(bases == 0, 0, bases + steps)
         return True
 
+    def let_go(self) -> None:
+        super().let_go()
+        self._laid_out = ()
+
     def run(self, stage: int, known: Known) -> list[Floats]:
         """Run one stage; the values of a sum over units are those of all units."""
         found = super().run(stage, known)
         reductions = self.program.stages[stage].reductions
-        if self.program.clears and stage == len(self.program.stages) - 1:
-            for gradient in self._copied:
-                assert gradient is not None
-                gradient.detach().zero_()
         return [
             values if node.detail == "unit" else self._of_tensors(values)
             for node, values in zip(reductions, found, strict=True)
@@ -83,26 +81,20 @@ class SlicedUnit(KernelUnit):
         np.add.at(sums, self._slot_of, values)
         return sums
 
-    def _stage_constants(self, stage: int, known: Known) -> tuple[Floats, Integers]:
-        """The float64 constants of a stage, and which of their rows each unit has."""
-        cases = self.constants.case_of[self._slot_of]
-        columns, reduced = self._stage_scalars[stage], reduced_constants(self.program, stage)
-        if not reduced:
-            self._cases_of_slices[:] = cases
-            return self._by_case[:, columns], self._cases_of_slices
-        by_slice = self._by_case[cases]
+    def _copied(self) -> Sequence[torch.Tensor]:
+        return self._laid_out
+
+    def _cases_of_tensors(self) -> Integers:
+        self._cases_of_slices[:] = self.constants.case_of[self._slot_of]
+        return self._cases_of_slices
+
+    def _by_tensor(self, known: Known) -> tuple[Known, Mapping[str, Floats]]:
         own = {
             node: values if node.detail == "unit" or not np.ndim(values) else values[self._slot_of]
             for node, values in known.items()
         }
         counts = {scope: each[self._slot_of] for scope, each in self.sizes.items()}
-        counts["unit"] = self._sizes.astype(np.float64)
-        found = values_between(self.program, stage, list(by_slice.T), own, counts)
-        table = np.empty((len(cases), len(columns) + len(reduced)))
-        table[:, : len(columns)] = by_slice[:, columns]
-        for k, value in enumerate(found):
-            table[:, len(columns) + k] = value
-        return table, np.arange(len(cases), dtype=np.int64)
+        return own, counts | {"unit": self._sizes.astype(np.float64)}
 
 
 def units_in(param: torch.Tensor) -> int:

@@ -1,7 +1,7 @@
 """Dense parameters that are updated by one call of a CPU kernel for each stage."""
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -289,8 +289,9 @@ class KernelUnit(Unit):
         self._run_kernel(stage)
         if self._relaid:
             self._run_relaid(stage)
-            if self.program.clears and stage == len(self.program.stages) - 1:
-                self._clear(self._relaid)
+        if self.program.clears and stage == len(self.program.stages) - 1:
+            for gradient in self._copied():
+                gradient.detach().zero_()
         return [self._chunks.sums(row) for row in partials] if reductions else []
 
     def _run_kernel(self, stage: int) -> None:
@@ -335,13 +336,10 @@ class KernelUnit(Unit):
         self.addresses[G, self._relaid] = 0  # in the next stage's first call they take no part
         self._place(*usual, len(self.slots), work)
 
-    def _clear(self, places: Sequence[int]) -> None:
-        """Let gradients be 0 of which the kernel has had a copy."""
-        assert self._gradients is not None
-        for t in places:
-            gradient = self._gradients[t]
-            if gradient is not None:
-                gradient.detach().zero_()
+    def _copied(self) -> Sequence[torch.Tensor]:
+        """The gradients of which the kernel has had a copy."""
+        held = self._gradients or []
+        return [g for g in (held[t] for t in self._relaid) if g is not None]
 
     def finish(self) -> None:
         """Count the step, and tell autograd of the writes that it cannot see."""
@@ -374,18 +372,26 @@ class KernelUnit(Unit):
             self._table[...] = values
 
     def _stage_constants(self, stage: int, known: Known) -> tuple[Any, Integers]:
-        """The float64 constants of a stage, case by case, and each tensor's case."""
-        by_case, cases = self._by_case, self.constants.case_of
+        """The float64 constants of a stage, case by case, and the case of each of its tensors."""
+        by_case, cases = self._by_case, self._cases_of_tensors()
         columns, reduced = self._stage_scalars[stage], reduced_constants(self.program, stage)
         if not reduced:
             return by_case[:, columns], cases
         by_tensor = by_case[cases]
-        found = values_between(self.program, stage, list(by_tensor.T), known, self.sizes)
+        found = values_between(self.program, stage, list(by_tensor.T), *self._by_tensor(known))
         table = np.empty((len(cases), len(columns) + len(reduced)))
         table[:, : len(columns)] = by_tensor[:, columns]
         for k, value in enumerate(found):
             table[:, len(columns) + k] = value
         return table, np.arange(len(cases), dtype=np.int64)
+
+    def _cases_of_tensors(self) -> Integers:
+        """The case of each tensor of the kernel's table; the same array at each step."""
+        return self.constants.case_of
+
+    def _by_tensor(self, known: Known) -> tuple[Known, Mapping[str, Floats]]:
+        """What is known of each tensor of the kernel's table: sums, and counts by scope."""
+        return known, self.sizes
 
 
 def _scalar_columns(program: Program, stage: int) -> list[int]:
