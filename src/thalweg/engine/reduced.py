@@ -110,3 +110,15 @@ def values_between(
 def counts_of_several(program: Program, stage: int) -> tuple[Symbol, ...]:
     """The nodes that count the elements of all tensors, among those that a stage needs."""
     return program.counts_over_several(stage)
+
+
+def units_in(shape: Sequence[int]) -> int:
+    """How many units ``p[i]`` a parameter of this shape has: a vector is one."""
+    return shape[0] if len(shape) > 1 else 1
+
+
+def counts_in(shape: Sequence[int], numbers: int) -> dict[str, float]:
+    """What a rule may ask of a parameter's size, by scope; of so many numbers in all."""
+    units = units_in(shape)
+    each = numbers / units if units else 0.0
+    return {"tensor": float(numbers), "unit": each, "dimensions": float(len(shape))}

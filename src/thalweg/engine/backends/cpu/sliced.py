@@ -10,6 +10,7 @@ from thalweg.engine.backends.cpu.chunks import ChunkTable
 from thalweg.engine.backends.cpu.printer import ADDRESSES
 from thalweg.engine.backends.cpu.unit import G, KernelUnit
 from thalweg.engine.layout import Integers
+from thalweg.engine.reduced import units_in
 from thalweg.engine.scalars import Floats, ScalarStates
 from thalweg.engine.slots import Slot
 from thalweg.rule import Program
@@ -27,7 +28,7 @@ class SlicedUnit(KernelUnit):
 
     def __init__(self, program: Program, slots: Sequence[Slot], scalars: ScalarStates) -> None:
         super().__init__(program, slots, scalars)
-        units = np.asarray([units_in(slot.param) for slot in slots], dtype=np.int64)
+        units = np.asarray([units_in(slot.param.shape) for slot in slots], dtype=np.int64)
         numbers = np.asarray(self.numbers, dtype=np.int64)
         self._slot_of = np.repeat(np.arange(len(slots)), units)
         self._sizes = (numbers // np.maximum(units, 1))[self._slot_of]
@@ -95,11 +96,6 @@ class SlicedUnit(KernelUnit):
         }
         counts = {scope: each[self._slot_of] for scope, each in self.sizes.items()}
         return own, counts | {"unit": self._sizes.astype(np.float64)}
-
-
-def units_in(param: torch.Tensor) -> int:
-    """How many units a parameter has: those of its first dimension; a vector is one."""
-    return param.shape[0] if param.ndim > 1 else 1
 
 
 def are_in_order(param: torch.Tensor) -> bool:

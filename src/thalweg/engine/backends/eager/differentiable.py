@@ -10,6 +10,7 @@ from thalweg.engine.backends.eager.apply import EagerHyperparameters, stored_lik
 from thalweg.engine.backends.lowering.operands import real_parts
 from thalweg.engine.backends.lowering.unit import LoweredUnit, of_place
 from thalweg.engine.modes import with_gradients
+from thalweg.engine.reduced import counts_in
 from thalweg.engine.scalars import ScalarStates, is_seen
 from thalweg.engine.slots import Slot
 from thalweg.rule import Program
@@ -78,18 +79,15 @@ class DifferentiableUnit(LoweredUnit):
         row = dict(zip(self._states.names, self._states.table[slot.index].tolist(), strict=True))
         h = EagerHyperparameters(self.program.name, slot.group, row["step"] + 1)
         results: Results = {}
+        counts = counts_in(operands["g"].shape, real_parts(operands["g"]).numel())
         for node in ordered(self._wanted()):
             kind, _, name = str(node.detail).partition(".")
             if node.op == "load":
                 results[node] = real_parts(operands[node.detail]).to(self.compute)
             elif node.op == "input":
                 results[node] = getattr(h, name) if kind == "h" else self._scalar(slot, name, row)
-            elif node.op == "count" and node.detail in ("tensor", "unit"):
-                numbers = real_parts(operands["g"])
-                units = len(numbers) if node.detail == "unit" and operands["g"].ndim > 1 else 1
-                results[node] = float(numbers.numel() / units) if units else 0.0
-            elif node.op == "count" and node.detail == "dimensions":
-                results[node] = float(operands["p"].ndim)
+            elif node.op == "count" and node.detail in counts:
+                results[node] = counts[node.detail]
         results.update((node, of_place(values, place)) for node, values in known.items())
         return results
 

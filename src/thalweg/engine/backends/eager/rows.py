@@ -8,6 +8,7 @@ from thalweg.engine.backends.eager.unit import EagerUnit
 from thalweg.engine.backends.lowering import variables
 from thalweg.engine.backends.lowering.operands import real_parts
 from thalweg.engine.backends.lowering.unit import Case
+from thalweg.engine.reduced import counts_in
 
 
 class EagerRowsUnit(EagerUnit):
@@ -22,16 +23,12 @@ class EagerRowsUnit(EagerUnit):
         self.numbers = [0 if g is None else real_parts(g.values()).numel() for g in self.gradients]
         return True
 
-    def units_of(self, place: int) -> int:
-        """How many units the rows hold."""
+    def counts_of(self, place: int) -> dict[str, float]:
+        """Units are those that the rows hold."""
         gradient = self.gradients[place]
         assert gradient is not None
-        values = gradient.values()
-        return len(values) if values.ndim > 1 else 1
-
-    def elements(self) -> list[int]:
-        """How many numbers the rows hold."""
-        return list(self.numbers)
+        present = counts_in(gradient.values().shape, self.numbers[place])
+        return super().counts_of(place) | {"unit": present["unit"]}
 
     def _tensors(
         self, stage: int, case: Case, known: Known, places: Iterator[int]

@@ -11,7 +11,7 @@ import torch
 from thalweg.engine.backends.base import Known, Unit
 from thalweg.engine.backends.lowering import Lowered, conditions, lower
 from thalweg.engine.formats import Plain
-from thalweg.engine.reduced import reduced_constants, values_between
+from thalweg.engine.reduced import counts_in, reduced_constants, values_between
 from thalweg.engine.scalars import ScalarStates
 from thalweg.engine.slots import Slot
 from thalweg.rule import Program
@@ -167,10 +167,8 @@ class LoweredUnit(Unit):
         whole = len(case.places) == len(self.slots)
         if self._counts is None:
             on_cpu = {
-                "tensor": torch.tensor(self.numbers, dtype=self.accumulate, device="cpu"),
-                "dimensions": torch.tensor(
-                    self.sizes["dimensions"], dtype=self.accumulate, device="cpu"
-                ),
+                scope: torch.tensor(each, dtype=self.accumulate, device="cpu")
+                for scope, each in {**self.sizes, "tensor": self.numbers}.items()
             }
             self._counts = {
                 scope: x.numpy() if self.takes_floats else x.to(self.device)
@@ -200,23 +198,16 @@ class LoweredUnit(Unit):
         found: list[list[Any]] = []
         for place in case.places:
             own = {node: of_place(values, place) for node, values in known.items()}
-            units = self.units_of(place)
-            numbers = float(self.numbers[place])
-            counts = {
-                "tensor": numbers,
-                "unit": numbers / units if units else 0.0,
-                "dimensions": float(len(self._shapes[place])),
-            }
+            counts = self.counts_of(place)
             library = "numpy" if self.takes_floats else "torch"
             if self.takes_floats:
                 own = {n: x.numpy() if isinstance(x, torch.Tensor) else x for n, x in own.items()}
             found.append(values_between(self.program, stage, case.constants, own, counts, library))
         return [[self._narrow(value) for value in values] for values in zip(*found, strict=True)]
 
-    def units_of(self, place: int) -> int:
-        """How many units a parameter has: a vector is one."""
-        shape = self._shapes[place]
-        return shape[0] if len(shape) > 1 else 1
+    def counts_of(self, place: int) -> dict[str, float]:
+        """What a rule may ask of a parameter's size, by scope."""
+        return counts_in(self._shapes[place], self.numbers[place])
 
     def _narrow(self, value: Any) -> torch.Tensor:
         """A constant of one parameter: 0-d, or with a number for each unit."""
