@@ -7,8 +7,8 @@ from typing import Any
 import torch
 
 from thalweg.engine.backends.lowering import Instruction, Lowered, variables
-from thalweg.engine.backends.lowering.operands import fill, load, real_parts, spread, store
-from thalweg.engine.backends.lowering.printed import instruction_lines, scalar_lines
+from thalweg.engine.backends.lowering.operands import fill, load, spread, store, times
+from thalweg.engine.backends.lowering.printed import Kinds, instruction_lines, scalar_lines
 from thalweg.rule.functions import unit_sum
 from thalweg.rule.program import compile_function
 
@@ -24,7 +24,7 @@ _SPELLED = {
     "sum": "sums[{out}].append(torch.sum({0}, dtype=accumulate))",
     # No square of each number is kept.
     "squares": "sums[{out}].append(norm({0}, dtype=accumulate).square())",
-    "count": "sums[{out}].append(times({0}, {first}))",
+    "count": "sums[{out}].append(times({0}, {first}, accumulate))",
     "unit_sum": "sums[{out}].append(unit_sum({0}, accumulate, inner))",
     "unit_squares": "sums[{out}].append(unit_sum({0} * {0}, accumulate, inner))",
     "unit_count": "sums[{out}].append(unit_sum(spread({0}, {first}), accumulate, inner))",
@@ -34,26 +34,11 @@ _IN_PLACE = {"maximum": "clamp_min", "minimum": "clamp_max"}
 
 
 @cache
-def compiled(
-    lowered: Lowered,
-    compute: torch.dtype,
-    accumulate: torch.dtype,
-    as_stored: torch.dtype,
-    inner: int = 0,
-) -> Function:
+def compiled(lowered: Lowered, kinds: Kinds) -> Function:
     """``run(tensors, k, sums)``, which updates parameters.
 
     It takes for each parameter its place and its variables, the scalars, and lists for the sums.
-    ``inner``: the dimensions of its numbers that are none of the parameter: 1 if it is complex.
     """
-
-    def times(number: Any, tensor: torch.Tensor) -> torch.Tensor:
-        count = real_parts(tensor).numel()
-        if isinstance(number, torch.Tensor):
-            if number.ndim:  # one for each unit
-                return torch.sum(spread(number, tensor), dtype=accumulate)
-            return number.to(accumulate) * count
-        return tensor.new_full((), number * count, dtype=accumulate)
 
     names = {
         "torch": torch,
@@ -64,10 +49,7 @@ def compiled(
         "times": times,
         "spread": spread,
         "unit_sum": unit_sum,
-        "inner": inner,
-        "as_stored": as_stored,
-        "compute": compute,
-        "accumulate": accumulate,
+        **kinds._asdict(),
     }
     return compile_function(source(lowered), "run", names)
 

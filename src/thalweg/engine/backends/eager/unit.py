@@ -28,7 +28,7 @@ class EagerUnit(LoweredUnit):
         for case in self.cases(stage):
             places = iter(case.places)
             sums: list[list[Any]] = [[] for _ in reductions]
-            run = compiled(case.lowered, *self.kinds)
+            run = compiled(case.lowered, self.kinds)
             try:
                 run(self._tensors(stage, case, known, places), case.scalars, sums)
             except BaseException:

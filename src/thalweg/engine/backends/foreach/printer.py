@@ -1,14 +1,14 @@
 """A lowered stage as Python that updates lists of parameters, by ``torch._foreach_*``."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from typing import Any
 
 import torch
 
 from thalweg.engine.backends.lowering import Instruction, Lowered, variables
-from thalweg.engine.backends.lowering.operands import spread
-from thalweg.engine.backends.lowering.printed import instruction_lines, scalar_lines
+from thalweg.engine.backends.lowering.operands import spread, times
+from thalweg.engine.backends.lowering.printed import Kinds, instruction_lines, scalar_lines
 from thalweg.rule.functions import unit_sum
 from thalweg.rule.program import compile_function
 
@@ -33,54 +33,38 @@ _SPELLED = {
     "full_like": "{out} = [torch.full_like(a, {1}, dtype=compute) for a in {0}]",
     "sum": "sums[{out}].extend(torch.sum(a, dtype=accumulate) for a in {0})",
     "squares": "sums[{out}].extend(squares({0}))",
-    "count": "sums[{out}].extend(times({0}, {first}))",
+    "count": "sums[{out}].extend(times(n, a, accumulate) for n, a in each({0}, {first}))",
     "unit_sum": "sums[{out}].extend(unit_sum(a, accumulate, inner) for a in {0})",
     "unit_squares": "sums[{out}].extend(unit_sum(a * a, accumulate, inner) for a in {0})",
-    "unit_count": "sums[{out}].extend(unit_times({0}, {first}))",
+    "unit_count": (
+        "sums[{out}].extend(unit_sum(spread(n, a), accumulate, inner)"
+        " for n, a in each({0}, {first}))"
+    ),
 }
 
 
 @cache
-def compiled(
-    lowered: Lowered,
-    compute: torch.dtype,
-    accumulate: torch.dtype,
-    as_stored: torch.dtype,
-    inner: int = 0,
-) -> Function:
+def compiled(lowered: Lowered, kinds: Kinds) -> Function:
     """``run(*lists, k, sums)``, which updates parameters.
 
     It takes a list for each variable, the scalars, and lists to which the sums are added. Of a
     constant made from sums it also takes one tensor, which is that of all parameters.
-    ``inner``: the dimensions of its numbers that are none of the parameter: 1 if it is complex.
     """
 
     def load(stored: Tensors) -> Tensors:
-        values = [torch.empty_like(x, dtype=compute) for x in stored]
+        values = [torch.empty_like(x, dtype=kinds.compute) for x in stored]
         torch._foreach_copy_(values, stored)
         return values
 
     def squares(values: Tensors) -> Tensors:
         # As norms, so that no square of each number is kept.
-        norms = list(torch._foreach_norm(values, 2, accumulate))
+        norms = list(torch._foreach_norm(values, 2, kinds.accumulate))
         torch._foreach_mul_(norms, norms)
         return norms
 
-    def times(number: Any, tensors: Tensors) -> Tensors:
-        if isinstance(number, list):
-            pairs = zip(number, tensors, strict=True)
-            return [
-                torch.sum(spread(n, x), dtype=accumulate)
-                if n.ndim
-                else n.to(accumulate) * x.numel()
-                for n, x in pairs
-            ]
-        return [x.new_full((), number * x.numel(), dtype=accumulate) for x in tensors]
-
-    def unit_times(number: Any, tensors: Tensors) -> Tensors:
+    def each(number: Any, tensors: Tensors) -> Iterable[tuple[Any, torch.Tensor]]:
         numbers = number if isinstance(number, list) else [number] * len(tensors)
-        pairs = zip(numbers, tensors, strict=True)
-        return [unit_sum(spread(n, x), accumulate, inner) for n, x in pairs]
+        return zip(numbers, tensors, strict=True)
 
     names = {
         "torch": torch,
@@ -88,11 +72,9 @@ def compiled(
         "squares": squares,
         "times": times,
         "unit_sum": unit_sum,
-        "unit_times": unit_times,
-        "inner": inner,
-        "as_stored": as_stored,
-        "compute": compute,
-        "accumulate": accumulate,
+        "spread": spread,
+        "each": each,
+        **kinds._asdict(),
     }
     return compile_function(source(lowered), "run", names)
 

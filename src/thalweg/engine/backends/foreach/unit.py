@@ -63,7 +63,7 @@ class ForeachUnit(LoweredUnit):
 
     def _run_lists(self, case: Case, lists: Sequence[Any], reductions: int) -> list[list[Any]]:
         sums: list[list[Any]] = [[] for _ in range(reductions)]
-        run = compiled(case.lowered, *self.kinds)
+        run = compiled(case.lowered, self.kinds)
         run(*lists, case.scalars, sums)
         return sums
 

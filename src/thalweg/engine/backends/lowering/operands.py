@@ -51,6 +51,15 @@ def spread(number: float | torch.Tensor, like: torch.Tensor) -> torch.Tensor:
     return number.expand(real.shape)
 
 
+def times(number: float | torch.Tensor, like: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """A number times how many a tensor has; of one for each unit their sum over the tensor."""
+    if not isinstance(number, torch.Tensor):
+        return like.new_full((), number * real_parts(like).numel(), dtype=dtype)
+    if number.ndim:
+        return torch.sum(spread(number, like), dtype=dtype)
+    return number.to(dtype) * real_parts(like).numel()
+
+
 def fill(stored: torch.Tensor | Encoded, number: float) -> None:
     """Let every number of an operand be this one."""
     if isinstance(stored, Encoded):

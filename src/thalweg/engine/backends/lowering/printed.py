@@ -1,8 +1,27 @@
 """The lines that every printed function has: scalars taken apart, an instruction each."""
 
 from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
 
 from thalweg.engine.backends.lowering.instructions import Instruction, Lowered
+
+
+class Kinds(NamedTuple):
+    """What a printed function is made for, besides its stage; it knows them by these names.
+
+    Attributes:
+        compute: the dtype of arithmetic.
+        accumulate: the dtype of sums.
+        as_stored: what the parameter is stored as.
+        inner: how many dimensions of the numbers are none of the parameters': 1 if complex.
+    """
+
+    compute: torch.dtype
+    accumulate: torch.dtype
+    as_stored: torch.dtype
+    inner: int
 
 
 def scalar_lines(lowered: Lowered) -> list[str]:

@@ -10,6 +10,7 @@ import torch
 
 from thalweg.engine.backends.base import Known, Unit
 from thalweg.engine.backends.lowering import Lowered, conditions, lower
+from thalweg.engine.backends.lowering.printed import Kinds
 from thalweg.engine.formats import Plain
 from thalweg.engine.reduced import counts_in, reduced_constants, values_between
 from thalweg.engine.scalars import ScalarStates
@@ -48,6 +49,7 @@ class LoweredUnit(Unit):
         converted: the operands that are converted.
         encoded: those of them that are stored in no plain format.
         inner: how many dimensions of their numbers are none of the parameters'.
+        kinds: what printed functions are made for.
         sparse: the gradients are sparse.
         columns: the tensors of each operand but the gradient, one for each slot.
         gradients: those of this step, None where there is none.
@@ -79,9 +81,8 @@ class LoweredUnit(Unit):
         self.encoded = frozenset(n for n, f in formats.items() if not isinstance(f, Plain))
         self.converted |= self.encoded.intersection(self.columns)
         self.inner = int(slots[0].param.is_complex())
-        # What a printed function is made for.
         as_stored = self.compute if "p" in self.encoded else real["p"]
-        self.kinds = self.compute, self.accumulate, as_stored, self.inner
+        self.kinds = Kinds(self.compute, self.accumulate, as_stored, self.inner)
         self._shapes = [slot.param.shape for slot in slots]
         self._counts: Any = None
         self.gradients: list[torch.Tensor | None] = []
