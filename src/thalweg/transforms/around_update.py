@@ -18,11 +18,11 @@ class AroundUpdate:
 
     Attributes:
         option: the transform has no effect, and leaves no trace, where this option is 0 or False.
-        changed: ``changed(p, u, g, h)``, the new p, where the rule would make it p + u.
+        changed: ``changed(p, u, g, s, h)``, the new p, where the rule would make it p + u.
     """
 
     option: str
-    changed: Callable[[Any, Any, Any, Any], Any]
+    changed: Callable[[Any, Any, Any, Any, Any], Any]
 
     def __call__(self, update: Update) -> Update:
         @wraps(update)
@@ -30,6 +30,6 @@ class AroundUpdate:
             if not getattr(h, self.option):
                 return update(p, g, s, h)
             p = followed(p)
-            return self.changed(p, update_of(update(p, g, s, h), p), g, h)
+            return self.changed(p, update_of(update(p, g, s, h), p), g, s, h)
 
         return rule

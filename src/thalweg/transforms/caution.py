@@ -10,7 +10,7 @@ from thalweg.transforms.around_update import AroundUpdate
 LEAST_SHARE = 1e-3
 
 
-def without_ascent(p: Any, u: Any, g: Any, h: Any) -> Any:
+def without_ascent(p: Any, u: Any, g: Any, s: Any, h: Any) -> Any:
     """p, and the elements of u that do not move along the gradient, scaled up."""
     descends = where(u * g < 0, 1.0, 0.0)
     return p + u * descends / maximum(mean(descends), LEAST_SHARE)
@@ -43,7 +43,7 @@ def cautious(cautious: bool = True) -> Transform:
     )
 
 
-def decayed_along(p: Any, u: Any, g: Any, h: Any) -> Any:
+def decayed_along(p: Any, u: Any, g: Any, s: Any, h: Any) -> Any:
     """p + u, with weight decay where it moves p the same way as u."""
     return p + (u - where(u * p <= 0, h.lr * h.cautious_decay * p, 0.0))
 

@@ -8,7 +8,7 @@ from thalweg.rule import Transform, norm, sqrt, sum, where
 from thalweg.transforms.around_update import AroundUpdate
 
 
-def scaled_to_weights(p: Any, u: Any, g: Any, h: Any) -> Any:
+def scaled_to_weights(p: Any, u: Any, g: Any, s: Any, h: Any) -> Any:
     """p, and an update as long as lr times p."""
     weight, step = norm(p), norm(u)
     # u is -lr times the direction, so lr takes the place of the direction's own.
@@ -40,7 +40,7 @@ def trust_ratio(trust_ratio: bool = True) -> Transform:
     )
 
 
-def moved_on_sphere(p: Any, u: Any, g: Any, h: Any) -> Any:
+def moved_on_sphere(p: Any, u: Any, g: Any, s: Any, h: Any) -> Any:
     """p after a step along the direction of u, on the sphere on which it lies."""
     radius, step = norm(p), norm(u)
     scale = where(step > 0, h.lr * radius / where(step > 0, step, 1.0), 0.0)
@@ -77,7 +77,7 @@ def hyperball(hyperball: bool = True) -> Transform:
 FLOOR_SCOPES = ("tensor", "row")
 
 
-def lifted_to_floor(p: Any, u: Any, g: Any, h: Any) -> Any:
+def lifted_to_floor(p: Any, u: Any, g: Any, s: Any, h: Any) -> Any:
     """p, and an update that is no shorter than a share of lr times p."""
     over = "unit" if h.update_floor_over == "row" else "tensor"
     least, step = h.lr * h.update_floor * norm(p, over), norm(u, over)

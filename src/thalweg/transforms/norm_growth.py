@@ -1,28 +1,19 @@
 """Updates that grow from step to step by no more than a factor."""
 
-from functools import wraps
 from typing import Any
 
 from thalweg.ranges import NON_NEGATIVE
-from thalweg.rule import State, Transform, Update, followed, norm, update_of, where
+from thalweg.rule import State, Transform, norm, where
+from thalweg.transforms.around_update import AroundUpdate
 
 
-def growth_limiting(update: Update) -> Update:
-    """The update that is at most ``h.norm_growth`` times as long as the parameter's last one."""
-
-    @wraps(update)
-    def rule(p: Any, g: Any, s: Any, h: Any) -> Any:
-        if not h.norm_growth:
-            return update(p, g, s, h)
-        p = followed(p)
-        u = update_of(update(p, g, s, h), p)
-        length, last = norm(u), s.last_update_norm
-        limit = h.norm_growth * last
-        grown = (last > 0) & (length > limit)
-        s.last_update_norm = where(grown, limit, length)
-        return p + u * where(grown, limit / where(grown, length, 1.0), 1.0)
-
-    return rule
+def growing_slowly(p: Any, u: Any, g: Any, s: Any, h: Any) -> Any:
+    """p, and an update that is at most ``h.norm_growth`` times as long as the last one."""
+    length, last = norm(u), s.last_update_norm
+    limit = h.norm_growth * last
+    grown = (last > 0) & (length > limit)
+    s.last_update_norm = where(grown, limit, length)
+    return p + u * where(grown, limit / where(grown, length, 1.0), 1.0)
 
 
 def norm_growth_limited(factor: float = 1.01) -> Transform:
@@ -50,7 +41,7 @@ def norm_growth_limited(factor: float = 1.01) -> Transform:
     outside of a low-rank space.
     """
     return Transform(
-        growth_limiting,
+        AroundUpdate("norm_growth", growing_slowly),
         states={"last_update_norm": State(scalar=True)},
         options={"norm_growth": factor},
         ranges={"norm_growth": NON_NEGATIVE},
