@@ -1,10 +1,13 @@
 """Which gradients a step that is to leave them at 0 may write to."""
 
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import torch
+
+from thalweg.engine.overlaps import Ranges
+from thalweg.engine.readable import span
 
 
 class Clearable:
@@ -35,10 +38,11 @@ class Clearable:
         return found
 
     def _check(self, owner: str, dense: Sequence[torch.Tensor]) -> None:
-        stretches = sorted(map(_stretch, dense))
-        for (_, end), (start, _) in pairwise(stretches):
-            if start < end:
-                raise RuntimeError(_shared(owner, "two gradients share memory"))
+        starts = np.asarray([g.data_ptr() for g in dense], dtype=np.int64)
+        sizes = np.asarray([span(g) * g.element_size() for g in dense], dtype=np.int64)
+        numbers = np.arange(len(dense))
+        if Ranges.of([Ranges(starts, starts + sizes, numbers, np.ones_like(starts))]).overlapping():
+            raise RuntimeError(_shared(owner, "two gradients share memory"))
         for g in dense:
             if any(n > 1 and s == 0 for n, s in zip(g.shape, g.stride(), strict=True)):
                 raise RuntimeError(_shared(owner, "elements of an expanded gradient do"))
@@ -49,9 +53,3 @@ def _shared(owner: str, what: str) -> str:
         f"{owner}: zero_grad_after writes to gradients, and {what}, which leaves no right order; "
         "call zero_grad() instead"
     )
-
-
-def _stretch(g: torch.Tensor) -> tuple[int, int]:
-    """The first address of a tensor's memory, and that behind the last."""
-    last = sum((n - 1) * s for n, s in zip(g.shape, g.stride(), strict=True))
-    return g.data_ptr(), g.data_ptr() + (last + 1) * g.element_size()
