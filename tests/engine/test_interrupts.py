@@ -283,59 +283,78 @@ def _check_instructions(name: str, steps: int, count: int) -> None:
         assert subject.content() == contents[2], place
 
 
+@pytest.fixture
+def signals_raise() -> Iterator[None]:
+    """A handler of SIGUSR1 that raises TimeoutError, which no block makes wait."""
+
+    def handle(*_: Any) -> None:
+        raise TimeoutError
+
+    before = signal.signal(signal.SIGUSR1, handle)
+    yield
+    signal.signal(signal.SIGUSR1, before)
+
+
+def ended_before_each(files: str, made: Callable[[], tuple[Any, Callable[[int], None]]]) -> int:
+    """Steps that are ended before an instruction of these files, each once, and made again.
+
+    Args:
+        files: see :func:`traced`.
+        made: an optimizer before its step, and what checks it afterwards, given the instruction.
+
+    Returns:
+        How many instructions there are.
+    """
+    number, count = 0, 1
+    while number < count:
+        optimizer, check = made()
+        try:
+            count = traced(optimizer.step, files, number, signal.SIGUSR1)
+        except TimeoutError:
+            count = number + 2
+            optimizer.step()
+        check(number)
+        number += 1
+    return number
+
+
+@pytest.mark.usefixtures("signals_raise")
 def test_a_plan_that_another_signal_ends_is_made_anew() -> None:
     """Parameters are numbered anew, and their scalar states with them, before any instruction."""
 
-    def handle(*_: Any) -> None:
-        raise TimeoutError
+    def made() -> tuple[Any, Callable[[int], None]]:
+        first, second = (torch.nn.Parameter(torch.ones(3)) for _ in range(2))
+        first.grad, second.grad = torch.ones(3), torch.ones(3)
+        optimizer = optim.SGD([first], lr=0.5, foreach=True)
+        optimizer.step()
+        optimizer.add_param_group({"params": [second]})
 
-    before = signal.signal(signal.SIGUSR1, handle)
-    try:
-        number, count = 0, 1
-        while number < count:
-            first, second = (torch.nn.Parameter(torch.ones(3)) for _ in range(2))
-            first.grad, second.grad = torch.ones(3), torch.ones(3)
-            optimizer = optim.SGD([first], lr=0.5, foreach=True)
-            optimizer.step()
-            optimizer.add_param_group({"params": [second]})
-            try:
-                count = traced(optimizer.step, "engine/plan.py", number, signal.SIGUSR1)
-            except TimeoutError:
-                count = number + 2
-                optimizer.step()
+        def check(number: int) -> None:
             assert (first.tolist(), second.tolist()) == ([0.0] * 3, [0.5] * 3), number
-            number += 1
-        assert number > 500
-    finally:
-        signal.signal(signal.SIGUSR1, before)
+
+        return optimizer, check
+
+    assert ended_before_each("engine/plan.py", made) > 500
 
 
+@pytest.mark.usefixtures("signals_raise")
 def test_scalar_states_that_have_moved_are_found_whatever_ends_the_search() -> None:
     """A state that is shared takes all of them to other memory; what they left is freed."""
 
-    def handle(*_: Any) -> None:
-        raise TimeoutError
+    def made() -> tuple[Any, Callable[[int], None]]:
+        p = torch.nn.Parameter(torch.ones(3))
+        p.grad = torch.ones(3)
+        optimizer = optim.Adam([p], lr=0.5)
+        optimizer.step()
+        optimizer.state[p]["step"].share_memory_()
 
-    before = signal.signal(signal.SIGUSR1, handle)
-    try:
-        number, count = 0, 1
-        while number < count:
-            p = torch.nn.Parameter(torch.ones(3))
-            p.grad = torch.ones(3)
-            optimizer = optim.Adam([p], lr=0.5)
-            optimizer.step()
-            optimizer.state[p]["step"].share_memory_()
-            try:
-                count = traced(optimizer.step, "engine/scalars.py", number, signal.SIGUSR1)
-            except TimeoutError:
-                count = number + 2
-                optimizer.step()
+        def check(number: int) -> None:
             # The step that was ended may have been made before.
             assert float(optimizer.state[p]["step"]) in (2, 3), number
-            number += 1
-        assert number > 100
-    finally:
-        signal.signal(signal.SIGUSR1, before)
+
+        return optimizer, check
+
+    assert ended_before_each("engine/scalars.py", made) > 100
 
 
 @pytest.mark.slow
